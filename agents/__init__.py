@@ -1,0 +1,1 @@
+"""Which agents exist and run: registry, identity, attempts, GPUs, the cluster."""

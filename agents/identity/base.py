@@ -1,0 +1,80 @@
+"""What the product asks of a trust domain: SPIFFE identity documents and their validation."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class IdentityError(Exception):
+    """An identity document could not be issued or validated."""
+
+
+class IdentityUnavailable(IdentityError):
+    """The keys or the service cannot be reached; the same call may work later."""
+
+
+class InvalidToken(IdentityError):
+    """A JWT-SVID that is malformed, forged, expired or for another audience."""
+
+
+@dataclass(frozen=True, slots=True)
+class X509Svid:
+    """An X.509-SVID: leaf first, then intermediates, PEM; the key stays with the workload."""
+
+    spiffe_id: str
+    certificate_chain_pem: str
+    serial: str
+    expires_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JwtSvid:
+    """A JWT-SVID in compact serialisation."""
+
+    spiffe_id: str
+    token: str
+    token_id: str
+    expires_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JwtClaims:
+    """What a valid JWT-SVID says."""
+
+    spiffe_id: str
+    token_id: str
+    audience: Sequence[str]
+    issued_at: dt.datetime
+    expires_at: dt.datetime
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TrustDomain(Protocol):
+    """Issues SVIDs. Every method raises only `IdentityError`s."""
+
+    @property
+    def name(self) -> str:
+        """The trust domain, e.g. `clearance.local`."""
+
+    def issue_x509(self, spiffe_id: str, csr_pem: str, *, ttl_seconds: int) -> X509Svid:
+        """Sign the public key of a certificate signing request; its subject is ignored."""
+
+    def issue_jwt(
+        self,
+        spiffe_id: str,
+        *,
+        audience: Sequence[str],
+        ttl_seconds: int,
+        claims: Mapping[str, Any] | None = None,
+    ) -> JwtSvid:
+        """A JWT-SVID (ES256). `claims` may not override sub, aud, exp, iat or jti."""
+
+    def validate_jwt(self, token: str, *, audience: str) -> JwtClaims:
+        """The claims of a good token. Raises `InvalidToken` (revocation is the caller's)."""
+
+    def bundle(self) -> Mapping[str, Any]:
+        """The SPIFFE trust bundle (JWK set with `x509-svid` and `jwt-svid` keys)."""
+
+    def x509_authorities_pem(self) -> str:
+        """The CA certificates of the trust domain, PEM."""

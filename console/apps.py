@@ -1,0 +1,8 @@
+"""Django's registration of the app."""
+
+from django.apps import AppConfig
+
+
+class ConsoleConfig(AppConfig):
+    name = "console"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,1 @@
+"""What happened, provably: spans, artifacts, the provenance graph, evidence."""
