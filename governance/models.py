@@ -1,0 +1,197 @@
+"""Rows of governance: the journal, decisions, approvals, policy bundles, memberships."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from governance.domain import ApprovalKind, ApprovalState, Role, Stage
+from governance.policy.base import Outcome, PolicyPoint
+
+
+class JournalHead(models.Model):
+    """The single row that serialises appends: how long the chain is and its last hash."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    size = models.BigIntegerField(default=0)
+    last_hash = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="journal_has_one_head")]
+
+    def __str__(self) -> str:
+        return f"journal of {self.size} records"
+
+
+class JournalRecord(models.Model):
+    """One state change. `canonical` holds the exact bytes that were hashed (RFC 8785 JSON)."""
+
+    seq = models.BigIntegerField(primary_key=True)  # from 0, without gaps
+    at = models.DateTimeField()
+    actor_kind = models.CharField(max_length=8)
+    actor_id = models.CharField(max_length=512)
+    action = models.CharField(max_length=64)
+    object_kind = models.CharField(max_length=32)
+    object_id = models.CharField(max_length=512)
+    namespace = models.CharField(max_length=63)
+    goal_uid = models.UUIDField(null=True)
+    canonical = models.TextField()
+    hash = models.CharField(max_length=64)
+    leaf_hash = models.BinaryField(max_length=32)  # RFC 9162 leaf hash of `canonical`
+
+    class Meta:
+        ordering = ["seq"]
+        indexes = [
+            models.Index(fields=["goal_uid", "seq"]),
+            models.Index(fields=["namespace", "seq"]),
+            models.Index(fields=["action", "seq"]),
+            models.Index(fields=["actor_id", "seq"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"#{self.seq} {self.action}"
+
+
+class Checkpoint(models.Model):
+    """A signed Merkle root over the first `size` records."""
+
+    size = models.BigIntegerField(primary_key=True)
+    root_hash = models.CharField(max_length=64)
+    note = models.TextField()  # C2SP signed note
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["size"]
+
+    def __str__(self) -> str:
+        return f"checkpoint at {self.size}"
+
+
+class BundleVersion(models.Model):
+    """One signed version of a policy bundle and the stage it stands in."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63)
+    version = models.PositiveIntegerField()
+    digest = models.CharField(max_length=71)
+    modules = models.JSONField()  # [{"path", "source"}]
+    parameters = models.JSONField(default=dict)  # `data` of the bundle
+    stage = models.CharField(
+        max_length=8, choices=[(s.value, s.value) for s in Stage], default=Stage.DRAFT
+    )
+    artifact_digest = models.CharField(max_length=71, default="")
+    signature_bundle = models.TextField(default="")
+    created_by = models.CharField(max_length=512)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["name", "-version"]
+        constraints = [
+            models.UniqueConstraint(fields=["name", "version"], name="bundle_version_once"),
+            models.UniqueConstraint(
+                fields=["name"],
+                condition=Q(stage=Stage.ENFORCE),
+                name="bundle_one_enforced_version",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version} ({self.stage})"
+
+
+class Decision(models.Model):
+    """One policy evaluation, with all that is needed to replay it."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    point = models.CharField(max_length=10, choices=[(p.value, p.value) for p in PolicyPoint])
+    namespace = models.CharField(max_length=63)
+    goal_uid = models.UUIDField(null=True, db_index=True)
+    graph_digest = models.CharField(max_length=71, default="")
+    subject_kind = models.CharField(max_length=16)  # graph | task | release
+    subject_id = models.CharField(max_length=512)
+    bundle_name = models.CharField(max_length=63)
+    bundle_digest = models.CharField(max_length=71)
+    stage = models.CharField(max_length=8, choices=[(s.value, s.value) for s in Stage])
+    input_digest = models.CharField(max_length=71)
+    input_canonical = models.TextField()
+    outcome = models.CharField(max_length=16, choices=[(o.value, o.value) for o in Outcome])
+    messages = models.JSONField(default=list)  # [{"outcome","text","rule","path","line"}]
+    error = models.CharField(max_length=16, default="")
+    engine = models.CharField(max_length=64, default="")
+    duration_seconds = models.FloatField(default=0.0)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-at"]
+        indexes = [
+            models.Index(fields=["namespace", "-at"]),
+            models.Index(fields=["subject_kind", "subject_id"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.point} {self.subject_id}: {self.outcome}"
+
+
+class Approval(models.Model):
+    """A question to a human, bound to the SHA-256 of one exact request and answered once."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=8, choices=[(k.value, k.value) for k in ApprovalKind])
+    namespace = models.CharField(max_length=63)
+    goal_uid = models.UUIDField(null=True, db_index=True)
+    subject_kind = models.CharField(max_length=16)
+    subject_id = models.CharField(max_length=512)
+    title = models.CharField(max_length=255)
+    request_canonical = models.TextField()
+    request_digest = models.CharField(max_length=71)
+    facts = models.JSONField(default=list)  # [{"label","value","unknown"}], computed by the system
+    agent_words = models.TextField(default="")  # written by the agent, unverified
+    state = models.CharField(
+        max_length=8,
+        choices=[(s.value, s.value) for s in ApprovalState],
+        default=ApprovalState.PENDING,
+    )
+    requested_by = models.CharField(max_length=512)
+    barred = models.JSONField(default=list)  # user names that may not decide (four eyes)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.CharField(max_length=150, default="")
+    reason = models.TextField(default="")
+    answer = models.JSONField(default=dict)  # e.g. {"grant": {"gpu_ms": 60000}}
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "subject_kind", "subject_id"],
+                condition=Q(state=ApprovalState.PENDING),
+                name="approval_one_open_per_subject",
+            ),
+            models.UniqueConstraint(fields=["request_digest"], name="approval_once_per_request"),
+        ]
+        indexes = [models.Index(fields=["state", "expires_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.kind} approval of {self.subject_id}: {self.state}"
+
+
+class Membership(models.Model):
+    """A person's role in a namespace; `*` is every namespace."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    namespace = models.CharField(max_length=63)
+    role = models.CharField(max_length=16, choices=[(r.value, r.value) for r in Role])
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "namespace", "role"], name="membership_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {self.role} of {self.namespace}"
