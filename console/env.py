@@ -51,4 +51,6 @@ class StrictEnv(environ.Env):
 
     def words(self, name: str, *, default: str = "") -> list[str]:
         """`name` as a comma-separated list; empty items are dropped."""
-        return [word.strip() for word in self.text(name, default=default).split(",") if word.strip()]
+        return [
+            word.strip() for word in self.text(name, default=default).split(",") if word.strip()
+        ]

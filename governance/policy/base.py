@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class PolicyError(Exception):
-    """The policy engine could not be used at all (never a verdict: an undecidable policy denies)."""
+    """The engine could not be used at all; never a verdict, since what is undecidable denies."""
 
 
 class PolicyPoint(StrEnum):
