@@ -195,3 +195,26 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_id}: {self.role} of {self.namespace}"
+
+
+class ApiToken(models.Model):
+    """A bearer token of a person; only its hash is kept. It never grants more than its owner has."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens"
+    )
+    name = models.CharField(max_length=63)
+    token_hash = models.CharField(max_length=64, unique=True)  # SHA-256, hex
+    permissions = models.JSONField(default=list)
+    namespace = models.CharField(max_length=63)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.user_id}"

@@ -1,0 +1,175 @@
+"""Decisions: every policy evaluation, judged by the bundles in force and kept for replay."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import rfc8785
+from django.db import transaction
+
+from governance.domain import Stage
+from governance.models import BundleVersion, Decision
+from governance.policy import get_policy_engine
+from governance.policy.base import (
+    Outcome,
+    PolicyBundle,
+    PolicyEngine,
+    PolicyMessage,
+    PolicyModule,
+    PolicyPoint,
+    Verdict,
+)
+from governance.services.journal import append_record
+from lineage.domain import Actor, ActorKind
+
+JUDGE = Actor(ActorKind.SYSTEM, "policy")
+SEVERITY = {Outcome.ALLOW: 0, Outcome.WARN: 1, Outcome.REQUIRE_APPROVAL: 2, Outcome.DENY: 3}
+NO_BUNDLE = PolicyBundle(digest="", modules=())
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing to judge: what it is and the document policy sees."""
+
+    kind: str
+    id: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Where a judgement belongs."""
+
+    point: PolicyPoint
+    namespace: str
+    goal_uid: UUID | None = None
+    graph_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The worst effective outcome over all bundles and subjects, and the decisions behind it."""
+
+    outcome: Outcome
+    decisions: tuple[Decision, ...]
+
+    def messages(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """Messages of that outcome, each with the decision and subject it belongs to."""
+        return [
+            {**message, "decision": str(decision.uid), "subject": decision.subject_id}
+            for decision in self.decisions
+            if decision.stage != Stage.SHADOW
+            for message in decision.messages
+            if message["outcome"] == outcome
+        ]
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    return max(outcomes, key=SEVERITY.__getitem__, default=Outcome.ALLOW)
+
+
+def bundle_of(version: BundleVersion) -> PolicyBundle:
+    """The bundle as the engine takes it."""
+    return PolicyBundle(
+        digest=version.digest,
+        modules=tuple(PolicyModule(m["path"], m["source"]) for m in version.modules),
+        data=version.parameters,
+    )
+
+
+def judge(
+    case: Case, subjects: Sequence[Subject], *, engine: PolicyEngine | None = None
+) -> Judgement:
+    """Judge each subject by every bundle past draft and record each decision.
+
+    Without a bundle in force everything is denied (I8). The evaluation runs outside any
+    transaction; the decisions and their journal records commit together.
+    """
+    engine = engine or get_policy_engine()
+    versions = list(BundleVersion.objects.exclude(stage=Stage.DRAFT).order_by("name", "version"))
+    verdicts: list[tuple[BundleVersion | None, Sequence[Verdict]]] = []
+    inputs = [subject.document for subject in subjects]
+    for version in versions:
+        verdicts.append((version, engine.evaluate(bundle_of(version), case.point, inputs)))
+    if not any(version.stage == Stage.ENFORCE for version in versions):
+        verdicts.append((None, [_missing() for _ in subjects]))
+    with transaction.atomic():
+        decisions = [
+            _record(case, subject, version, verdict)
+            for version, answers in verdicts
+            for subject, verdict in zip(subjects, answers, strict=True)
+        ]
+    return Judgement(worst([effective_outcome(d) for d in decisions]), tuple(decisions))
+
+
+def effective_outcome(decision: Decision) -> Outcome:
+    """What a decision does, given the stage of the bundle that made it."""
+    if decision.stage == Stage.SHADOW:
+        return Outcome.ALLOW
+    outcome = Outcome(decision.outcome)
+    if decision.stage == Stage.WARN and SEVERITY[outcome] > SEVERITY[Outcome.WARN]:
+        return Outcome.WARN
+    return outcome
+
+
+def _missing() -> Verdict:
+    text = "No policy bundle is in force, so nothing may run: enforce one."
+    return Verdict(Outcome.DENY, (PolicyMessage(Outcome.DENY, text),), error="missing")
+
+
+def _record(
+    case: Case, subject: Subject, version: BundleVersion | None, verdict: Verdict
+) -> Decision:
+    canonical = _canonical(subject.document)
+    decision = Decision.objects.create(
+        point=case.point,
+        namespace=case.namespace,
+        goal_uid=case.goal_uid,
+        graph_digest=case.graph_digest,
+        subject_kind=subject.kind,
+        subject_id=subject.id,
+        bundle_name=version.name if version else "",
+        bundle_digest=version.digest if version else "",
+        stage=version.stage if version else Stage.ENFORCE,
+        input_digest=f"sha256:{hashlib.sha256(canonical).hexdigest()}",
+        input_canonical=canonical.decode("utf-8"),
+        outcome=verdict.outcome,
+        messages=[
+            {
+                "outcome": m.outcome.value,
+                "text": m.text,
+                "rule": m.rule,
+                "path": m.path,
+                "line": m.line,
+            }
+            for m in verdict.messages
+        ],
+        error=verdict.error,
+        engine=verdict.engine,
+        duration_seconds=verdict.duration_seconds,
+    )
+    append_record(
+        action="decision.made",
+        actor=JUDGE,
+        object_kind="decision",
+        object_id=str(decision.uid),
+        namespace=case.namespace,
+        goal_uid=case.goal_uid,
+        body={
+            "point": case.point.value,
+            "subject": {"kind": subject.kind, "id": subject.id},
+            "bundle_digest": decision.bundle_digest,
+            "input_digest": decision.input_digest,
+            "outcome": decision.outcome,
+            "stage": decision.stage,
+            "messages": decision.messages,
+            "error": decision.error,
+        },
+    )
+    return decision
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    return rfc8785.dumps(dict(document))
