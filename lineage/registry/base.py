@@ -68,7 +68,7 @@ class LayerSource:
 
 
 class Registry(Protocol):
-    """Content-addressed artifacts. Every method raises only `RegistryError`s and may be repeated."""
+    """Content-addressed artifacts. Methods raise only `RegistryError`s and may be repeated."""
 
     def push(
         self,
