@@ -198,7 +198,7 @@ class Membership(models.Model):
 
 
 class ApiToken(models.Model):
-    """A bearer token of a person; only its hash is kept. It never grants more than its owner has."""
+    """A person's bearer token, kept as a hash; it never grants more than its owner has."""
 
     uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(

@@ -89,10 +89,10 @@ def judge(
     """
     engine = engine or get_policy_engine()
     versions = list(BundleVersion.objects.exclude(stage=Stage.DRAFT).order_by("name", "version"))
-    verdicts: list[tuple[BundleVersion | None, Sequence[Verdict]]] = []
     inputs = [subject.document for subject in subjects]
-    for version in versions:
-        verdicts.append((version, engine.evaluate(bundle_of(version), case.point, inputs)))
+    verdicts: list[tuple[BundleVersion | None, Sequence[Verdict]]] = [
+        (version, engine.evaluate(bundle_of(version), case.point, inputs)) for version in versions
+    ]
     if not any(version.stage == Stage.ENFORCE for version in versions):
         verdicts.append((None, [_missing() for _ in subjects]))
     with transaction.atomic():

@@ -1,0 +1,286 @@
+"""Attempts: recorded first, then made so in the cluster, then read back from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from agents.cluster import get_cluster
+from agents.cluster.base import Cluster, WorkloadPhase, WorkloadSpec, WorkloadStatus
+from agents.domain.states import FINISHED_STATES, AttemptState, DesiredState
+from agents.identity import get_trust_domain, spiffe_id
+from agents.models import Agent, Attempt, TaskOutput
+from agents.services.identity import create_join_token, join_token_of, revoke_identity
+from agents.workloads import PodTemplate, workload_name
+from governance.services.journal import append_record
+from lineage.domain import Actor, ActorKind
+
+RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
+DELETE_GRACE_SECONDS = 5.0
+
+# Reasons of the cluster that are the platform's doing: the attempt is lost, not failed.
+PLATFORM_REASONS = frozenset({"Killed", "ControlPlaneGone", "StartFailed"})
+PHASE_STATES = {
+    WorkloadPhase.PENDING: AttemptState.PENDING,
+    WorkloadPhase.RUNNING: AttemptState.RUNNING,
+    WorkloadPhase.PAUSED: AttemptState.PAUSED,
+    WorkloadPhase.SUCCEEDED: AttemptState.SUCCEEDED,
+    WorkloadPhase.FAILED: AttemptState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRequest:
+    """What asks for an attempt. `gpu_allowance_ms` was reserved by the caller."""
+
+    goal_uid: UUID
+    goal: str
+    graph_digest: str
+    iteration: int
+    number: int
+    template: PodTemplate
+    environment: Mapping[str, str]
+    hold_gpus_on_pause: bool
+    gpu_allowance_ms: int
+
+
+def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
+    """Write the attempt and its join token; asking again returns the same attempt.
+
+    Runs in the caller's transaction, so that reservation and attempt commit together.
+    """
+    template = request.template
+    name = workload_name(
+        goal=request.goal,
+        task=template.task,
+        goal_uid=str(request.goal_uid),
+        graph_digest=request.graph_digest,
+        iteration=request.iteration,
+        number=request.number,
+    )
+    with transaction.atomic():
+        attempt, is_new = Attempt.objects.get_or_create(
+            workload=name,
+            defaults={
+                "goal_uid": request.goal_uid,
+                "namespace": template.namespace,
+                "graph_digest": request.graph_digest,
+                "iteration": request.iteration,
+                "task": template.task,
+                "number": request.number,
+                "agent": agent,
+                "agent_name": agent.name,
+                "agent_role": agent.role,
+                "service_account": agent.service_account,
+                "spiffe_id": spiffe_id(
+                    get_trust_domain().name,
+                    namespace=template.namespace,
+                    service_account=agent.service_account,
+                    goal_uid=str(request.goal_uid),
+                    agent=agent.name,
+                ),
+                "gpus": template.gpus,
+                "gpu_allowance_ms": request.gpu_allowance_ms,
+                "specification": {
+                    "goal": request.goal,
+                    "image": template.image,
+                    "command": list(template.command),
+                    "env": dict(request.environment),
+                    "memory_bytes": template.memory_bytes,
+                    "labels": dict(template.labels),
+                    "hold_gpus_on_pause": request.hold_gpus_on_pause,
+                    "first_allowance_ms": request.gpu_allowance_ms,
+                },
+            },
+        )
+        if is_new:
+            create_join_token(attempt)
+            _journal(
+                attempt,
+                "attempt.created",
+                {
+                    "task": attempt.task,
+                    "number": attempt.number,
+                    "iteration": attempt.iteration,
+                    "workload": attempt.workload,
+                    "spiffe_id": attempt.spiffe_id,
+                    "graph_digest": attempt.graph_digest,
+                    "image": template.image,
+                    "gpus": attempt.gpus,
+                },
+            )
+    return attempt
+
+
+def workload_spec(attempt: Attempt) -> WorkloadSpec:
+    """The workload of an attempt; always the same for the same attempt."""
+    spec: dict[str, Any] = attempt.specification
+    return WorkloadSpec(
+        name=attempt.workload,
+        namespace=attempt.namespace,
+        goal_uid=str(attempt.goal_uid),
+        task=attempt.task,
+        attempt_uid=str(attempt.uid),
+        agent=attempt.agent_name,
+        service_account=attempt.service_account,
+        image=spec["image"],
+        command=tuple(spec["command"]),
+        environment={
+            **spec["env"],
+            "CLEARANCE_API_URL": settings.WEB_URL,
+            "CLEARANCE_JOIN_TOKEN": join_token_of(attempt),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": settings.OTLP_URL,
+            "CLEARANCE_NAMESPACE": attempt.namespace,
+            "CLEARANCE_GOAL_UID": str(attempt.goal_uid),
+            "CLEARANCE_GOAL": spec["goal"],
+            "CLEARANCE_TASK": attempt.task,
+            "CLEARANCE_ATTEMPT_UID": str(attempt.uid),
+            "CLEARANCE_AGENT": attempt.agent_name,
+        },
+        labels=spec["labels"],
+        gpus=attempt.gpus,
+        memory_bytes=spec["memory_bytes"],
+        hold_gpus_on_pause=spec["hold_gpus_on_pause"],
+        # The first allowance is part of the specification; later ones are set, never lowered.
+        gpu_allowance_ms=spec["first_allowance_ms"] if attempt.gpus else None,
+    )
+
+
+def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> WorkloadStatus | None:
+    """Make the cluster do what is desired of the attempt and return what is.
+
+    Idempotent; raises `ClusterError`s. A workload that vanished under a started attempt is not
+    made again: the attempt is lost.
+    """
+    cluster = cluster or get_cluster()
+    status = cluster.get(attempt.workload)
+    desired = DesiredState(attempt.desired)
+    if status is None:
+        if attempt.started_at is not None or desired is DesiredState.STOPPED:
+            return None
+        cluster.create(workload_spec(attempt))
+    elif status.is_finished:
+        return status
+    if attempt.gpus:
+        cluster.set_gpu_allowance(attempt.workload, attempt.gpu_allowance_ms)
+    match desired:
+        case DesiredState.PAUSED:
+            cluster.pause(attempt.workload)
+        case DesiredState.STOPPED:
+            cluster.delete(attempt.workload, grace_seconds=DELETE_GRACE_SECONDS)
+        case DesiredState.RUNNING:
+            cluster.resume(attempt.workload)
+    return cluster.get(attempt.workload)
+
+
+def record_status(attempt: Attempt, status: WorkloadStatus | None) -> Attempt:
+    """Write down what the cluster reports. Meters only grow; a finished attempt stays finished."""
+    now = timezone.now()
+    state, reason, message = _read_state(attempt, status)
+    changes: dict[str, Any] = {"state": state, "reason": reason, "message": message}
+    if status is not None:
+        changes |= {
+            "running_ms": max(attempt.running_ms, status.running_ms),
+            "gpu_ms": max(attempt.gpu_ms, status.gpu_ms),
+            "gpu_idle_held_ms": max(attempt.gpu_idle_held_ms, status.gpu_idle_held_ms),
+            "gpu_ids": list(status.gpu_ids) or attempt.gpu_ids,
+            "exit_code": status.exit_code,
+            "started_at": attempt.started_at or status.started_at,
+            "last_seen_at": now,
+        }
+    if state in FINISHED_STATES:
+        changes["finished_at"] = (status.finished_at if status else None) or now
+    with transaction.atomic():
+        unfinished = Attempt.objects.filter(pk=attempt.pk).exclude(state__in=FINISHED_STATES)
+        if unfinished.update(**changes) == 1 and (state, reason) != (attempt.state, attempt.reason):
+            _journal(
+                attempt,
+                f"attempt.{state.value}",
+                {
+                    "from": attempt.state,
+                    "reason": reason,
+                    "exit_code": changes.get("exit_code"),
+                    "running_ms": str(changes.get("running_ms", attempt.running_ms)),
+                    "gpu_ms": str(changes.get("gpu_ms", attempt.gpu_ms)),
+                },
+            )
+            if state in FINISHED_STATES:
+                revoke_identity(attempt, reason=f"attempt {state.value}", actor=RECONCILER)
+    attempt.refresh_from_db()
+    return attempt
+
+
+def _read_state(attempt: Attempt, status: WorkloadStatus | None) -> tuple[AttemptState, str, str]:
+    if status is None:
+        if attempt.desired == DesiredState.STOPPED:
+            return AttemptState.STOPPED, "Stopped", "Ended before it was started."
+        if attempt.started_at is None:
+            return AttemptState.PENDING, attempt.reason, attempt.message
+        return AttemptState.LOST, "Vanished", "The cluster no longer knows this workload."
+    state = PHASE_STATES[status.phase]
+    if state is AttemptState.FAILED:
+        if attempt.desired == DesiredState.STOPPED:
+            state = AttemptState.STOPPED
+        elif status.reason in PLATFORM_REASONS:
+            state = AttemptState.LOST
+    return state, status.reason, status.message
+
+
+def set_desired(attempt: Attempt, desired: DesiredState, *, actor: Actor) -> bool:
+    """Say what is wanted of an attempt; True when that was news. Stopped is final."""
+    with transaction.atomic():
+        changed = (
+            Attempt.objects.filter(pk=attempt.pk)
+            .exclude(desired__in=(desired, DesiredState.STOPPED))
+            .exclude(state__in=FINISHED_STATES)
+            .update(desired=desired)
+        )
+        if changed:
+            _journal(attempt, f"attempt.desired_{desired.value}", {}, actor=actor)
+    attempt.refresh_from_db()
+    return bool(changed)
+
+
+def record_output(
+    attempt: Attempt, *, name: str, value: Any, digest: str = "", span_id: str = ""
+) -> TaskOutput:
+    """Keep a named output of an attempt; the same again is success, another value replaces it."""
+    with transaction.atomic():
+        output, is_new = TaskOutput.objects.get_or_create(
+            attempt=attempt,
+            name=name,
+            defaults={"value": value, "digest": digest, "span_id": span_id},
+        )
+        if not is_new and (output.value, output.digest, output.span_id) == (
+            value,
+            digest,
+            span_id,
+        ):
+            return output
+        TaskOutput.objects.filter(pk=output.pk).update(value=value, digest=digest, span_id=span_id)
+        _journal(
+            attempt,
+            "output.recorded",
+            {"name": name, "digest": digest, "span": span_id},
+            actor=Actor(ActorKind.AGENT, attempt.spiffe_id),
+        )
+    output.refresh_from_db()
+    return output
+
+
+def _journal(
+    attempt: Attempt, action: str, body: dict[str, Any], *, actor: Actor = RECONCILER
+) -> None:
+    append_record(
+        action=action,
+        actor=actor,
+        object_kind="attempt",
+        object_id=str(attempt.uid),
+        namespace=attempt.namespace,
+        goal_uid=attempt.goal_uid,
+        body=body,
+    )

@@ -1,0 +1,78 @@
+"""How an agent's task becomes a workload: its name, its pod manifest, its environment."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LABEL_MAX = 63  # RFC 1123; also the limit of a Kubernetes label value
+GPU_RESOURCE = "nvidia.com/gpu"
+NAME_HASH_LENGTH = 10
+
+
+def workload_name(
+    *, goal: str, task: str, goal_uid: str, graph_digest: str, iteration: int, number: int
+) -> str:
+    """A DNS-1123 label derived from what asked for it, so that asking twice is asking once."""
+    identity = f"{goal_uid}/{graph_digest}/{iteration}/{task}/{number}"
+    suffix = hashlib.sha256(identity.encode()).hexdigest()[:NAME_HASH_LENGTH]
+    tail = f"{iteration}-{number}-{suffix}"
+    stem = re.sub(r"[^a-z0-9]+", "-", f"{goal}-{task}".lower()).strip("-")
+    return f"{stem[: LABEL_MAX - len(tail) - 1].rstrip('-')}-{tail}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodTemplate:
+    """What decides how a task's pod looks; everything policy may want to judge."""
+
+    namespace: str
+    goal: str
+    goal_uid: str
+    task: str
+    agent: str
+    role: str
+    service_account: str
+    image: str
+    command: tuple[str, ...]
+    gpus: int
+    memory_bytes: int | None
+    labels: Mapping[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """The Kubernetes Pod of the task, as admission would see it."""
+        limits: dict[str, Any] = {}
+        if self.gpus:
+            limits[GPU_RESOURCE] = self.gpus
+        if self.memory_bytes:
+            limits["memory"] = str(self.memory_bytes)
+        labels = {
+            **self.labels,
+            "agent_id": self.service_account,
+            "agent_role": self.role,
+            "orchestration.ai/goal": self.goal,
+            "orchestration.ai/task": self.task,
+            "orchestration.ai/agent": self.agent,
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": re.sub(r"[^a-z0-9-]+", "-", f"{self.goal}-{self.task}".lower()),
+                "namespace": self.namespace,
+                "labels": labels,
+                "annotations": {"orchestration.ai/goal-uid": self.goal_uid},
+            },
+            "spec": {
+                "serviceAccountName": self.service_account,
+                "restartPolicy": "Never",
+                "containers": [
+                    {
+                        "name": "agent",
+                        "image": self.image,
+                        "command": list(self.command),
+                        "resources": {"limits": limits, "requests": dict(limits)},
+                    }
+                ],
+            },
+        }
