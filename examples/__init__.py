@@ -1,0 +1,1 @@
+"""Worked examples of Clearance: real programs, real data."""
