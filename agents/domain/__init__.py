@@ -1,0 +1,1 @@
+"""What an agent declares about itself, as plain values free of Django."""
