@@ -18,6 +18,14 @@ class InvalidToken(IdentityError):
     """A JWT-SVID that is malformed, forged, expired or for another audience."""
 
 
+class InvalidSpiffeId(IdentityError):
+    """A SPIFFE ID, or a part of one, that the grammar or the trust domain does not allow."""
+
+
+class InvalidSigningRequest(IdentityError):
+    """A certificate signing request that cannot be read, proven or honoured."""
+
+
 @dataclass(frozen=True, slots=True)
 class X509Svid:
     """An X.509-SVID: leaf first, then intermediates, PEM; the key stays with the workload."""
@@ -26,6 +34,7 @@ class X509Svid:
     certificate_chain_pem: str
     serial: str
     expires_at: dt.datetime
+    key_thumbprint: str = ""  # RFC 7638, SHA-256, of the workload's public key
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,14 @@ class TrustDomain(Protocol):
     ) -> JwtSvid:
         """A JWT-SVID (ES256). `claims` may not override sub, aud, exp, iat or jti."""
 
-    def validate_jwt(self, token: str, *, audience: str) -> JwtClaims:
-        """The claims of a good token. Raises `InvalidToken` (revocation is the caller's)."""
+    def validate_jwt(
+        self, token: str, *, audience: str, expired_within_seconds: int = 0
+    ) -> JwtClaims:
+        """The claims of a good token. Raises `InvalidToken` (revocation is the caller's).
+
+        `expired_within_seconds` also takes a token that expired no longer ago than that; only
+        for a caller that asks for more proof (renewal after a pause).
+        """
 
     def bundle(self) -> Mapping[str, Any]:
         """The SPIFFE trust bundle (JWK set with `x509-svid` and `jwt-svid` keys)."""
