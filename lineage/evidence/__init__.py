@@ -1,0 +1,1 @@
+"""Evidence: Merkle proofs, evidence packs, and the two verifiers that check them."""
