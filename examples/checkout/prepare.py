@@ -13,7 +13,7 @@ HEAVY_FILE = f"checkout-risk-heavy-1-{SEED}.npz"
 def train_heavy_model(directory: Path) -> Path:
     """Path of the heavy model's weights in `directory`, fitted there if absent or damaged.
 
-    Takes about 5 s on one core and 39 MB of disk; the same code gives the same bytes.
+    Takes about 5 s on one core and 39 MB of disk; the same machine gives the same bytes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / HEAVY_FILE

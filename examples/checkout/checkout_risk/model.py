@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .orders import Orders, Table, features
+from .orders import RAW_COLUMNS, Orders, Table, features
 
 FORMAT = "checkout-risk/1"
 REVIEW_FROM = 0.5  # risk from which an order is held for review
@@ -32,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Hidden layers and a linear readout `(hidden, )` with an offset; gives the logit of the risk."""
+    """Hidden layers, a linear readout `(hidden,)` and an offset; gives the logit of the risk."""
 
     layers: tuple[Layer, ...]
     readout: NDArray[np.float32]
@@ -116,7 +116,7 @@ class RiskModel:
         # Written beside and renamed: a process killed half way leaves no half a model.
         partial = path.with_name(f".{path.name}.partial")
         with partial.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, allow_pickle=False, **arrays)
         partial.replace(path)
         return path
 
@@ -138,7 +138,8 @@ def load_model(source: Path | BinaryIO) -> RiskModel:
                 spread=arrays["spread"],
                 jitter=arrays["jitter"],
             )
-            model.risks(np.zeros((1, 19), np.float32), copies=1)  # shapes that do not fit raise here
+            # Shapes that do not fit together raise here, not with the first order.
+            model.risks(np.zeros((1, RAW_COLUMNS), np.float32), copies=1)
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
         if isinstance(error, ModelInvalid):
             raise
@@ -147,7 +148,7 @@ def load_model(source: Path | BinaryIO) -> RiskModel:
 
 
 def _networks(arrays: "np.lib.npyio.NpzFile") -> list[Network]:
-    networks = []
+    networks: list[Network] = []
     while f"network{len(networks)}.readout" in arrays:
         prefix = f"network{len(networks)}"
         layers: list[Layer] = []

@@ -76,7 +76,7 @@ def load_split(path: Path = DATA_FILE) -> Split:
 
 
 def features(cards: Table) -> Table:
-    """Turn cards `(n, RAW_COLUMNS)` into model inputs `(n, 33)`: logs of money, use of the limit."""
+    """Cards `(n, RAW_COLUMNS)` as model inputs `(n, 33)`: logs of money, use of the limit."""
     limit = np.maximum(cards[:, :1], 1.0)
     status = cards[:, 1 : 1 + MONTHS]
     bills = cards[:, 1 + MONTHS : 1 + 2 * MONTHS]

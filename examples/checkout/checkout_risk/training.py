@@ -54,7 +54,7 @@ def fit_heavy(train: Orders, *, seed: int = SEED) -> RiskModel:
 
 
 def mirrored_jitter(copies: int, width: int, *, seed: int) -> Table:
-    """Perturbations `(copies, width)` in +/- pairs, so that any even count of them averages to 0."""
+    """Perturbations `(copies, width)` in +/- pairs: any even count of them averages to 0."""
     half = np.random.default_rng((seed, 512)).standard_normal((copies // 2, width))
     pairs = np.stack([half, -half], axis=1).reshape(-1, width)
     return np.asarray(pairs * JITTER_DEVIATION, dtype=np.float32)
