@@ -9,6 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from agents.identity.base import InvalidSpiffeId, TrustDomain
 from agents.identity.local import LocalTrustDomain
 from agents.identity.memory import MemoryTrustDomain
+from agents.identity.names import spiffe_id
+
+__all__ = ["get_trust_domain", "spiffe_id"]
 
 ACCEPTED = "`local:<trust domain>`, or `memory:<trust domain>` in tests"
 

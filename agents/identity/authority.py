@@ -14,14 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from agents.identity.spiffe_id import SCHEME
+from agents.identity.base import MAX_TTL_SECONDS, RENEWAL_GRACE_SECONDS
+from agents.identity.names import SCHEME
 
 WorkloadKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
-MAX_TTL_SECONDS: Final = 3600  # the longest life of any SVID; SVID_TTL_SECONDS allows no more
-# An SVID that lapsed while its workload was paused can be renewed this long: the longest wait for
-# a human that APPROVAL_TTL_SECONDS allows.
-RENEWAL_GRACE_SECONDS: Final = 7 * 86400
 CLOCK_SKEW_SECONDS: Final = 60  # between this machine's clock and that of a relying party
 CA_LIFETIME: Final = dt.timedelta(days=3650)
 BUNDLE_REFRESH_SECONDS: Final = 300  # how often relying parties are asked to fetch the bundle

@@ -3,7 +3,12 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+MAX_TTL_SECONDS: Final = 3600  # the longest life of any SVID; SVID_TTL_SECONDS allows no more
+# An SVID that lapsed while its workload was paused can be renewed this long: the longest wait for
+# a human that APPROVAL_TTL_SECONDS allows.
+RENEWAL_GRACE_SECONDS: Final = 7 * 86400
 
 
 class IdentityError(Exception):

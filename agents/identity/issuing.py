@@ -5,10 +5,10 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agents.identity.authority import MAX_TTL_SECONDS, Authority
-from agents.identity.base import IdentityError, JwtClaims, JwtSvid, X509Svid
+from agents.identity.authority import Authority
+from agents.identity.base import MAX_TTL_SECONDS, IdentityError, JwtClaims, JwtSvid, X509Svid
 from agents.identity.jwt_svid import issue_token, validate_token
-from agents.identity.spiffe_id import validate_trust_domain, validate_workload_spiffe_id
+from agents.identity.names import validate_trust_domain, validate_workload_spiffe_id
 from agents.identity.x509_svid import sign_request
 
 Clock = Callable[[], dt.datetime]

@@ -17,7 +17,7 @@ from agents.identity.base import (
     JwtClaims,
     JwtSvid,
 )
-from agents.identity.spiffe_id import validate_workload_spiffe_id
+from agents.identity.names import validate_workload_spiffe_id
 
 ALGORITHM: Final = "ES256"
 TOKEN_MAX_CHARACTERS: Final = 8192  # ours are below 1,200; servers cap header lines at 8 KiB

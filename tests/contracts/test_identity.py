@@ -42,7 +42,7 @@ from agents.identity.base import (
 )
 from agents.identity.local import LocalTrustDomain
 from agents.identity.memory import MemoryTrustDomain
-from agents.identity.spiffe_id import workload_spiffe_id
+from agents.identity.names import spiffe_id as workload_spiffe_id
 
 pytestmark = pytest.mark.contract
 

@@ -40,7 +40,7 @@ def validate_segment(value: str, *, field: str) -> str:
     return value
 
 
-def workload_spiffe_id(
+def spiffe_id(
     trust_domain: str, *, namespace: str, service_account: str, goal_uid: str, agent: str
 ) -> str:
     """`spiffe://<trust domain>/ns/<namespace>/sa/<service account>/goal/<uid>/agent/<name>`.
