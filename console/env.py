@@ -10,7 +10,7 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
 
 
-class StrictEnv(environ.Env):
+class StrictEnv(environ.Env):  # type: ignore[misc] # django-environ is not typed
     """django-environ with two differences: booleans are strict, and `NAME_FILE` names a secret.
 
     A variable `NAME` may be given as `NAME_FILE`, the path of a file that holds the value; white
@@ -37,6 +37,15 @@ class StrictEnv(environ.Env):
             return Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ImproperlyConfigured(f"{name}_FILE={path}: {error.strerror}.") from error
+
+    def kept_secret(self, path: Path) -> str:
+        """The secret in a file of ours, "" where there is none yet."""
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise ImproperlyConfigured(f"{path}: {error.strerror}.") from error
 
     def whole_number(self, name: str, *, default: int, low: int, high: int) -> int:
         """`name` as an integer within [low, high]."""

