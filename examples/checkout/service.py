@@ -153,6 +153,7 @@ def main() -> int:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(128)  # from here on a client waits instead of being refused
     except OSError as error:
         say(f"checkout: cannot listen on {host}:{port} ({error}); set CHECKOUT_PORT to a free port")
         return 2

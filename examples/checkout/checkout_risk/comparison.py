@@ -49,18 +49,11 @@ class Arm:
     def figures(self) -> dict[str, Any]:
         """Counts, latency percentiles (ms) and accuracy (%) as JSON."""
         count = len(self.latencies_ms)
-        known = {f"p{p}_ms": round(percentile(self.latencies_ms, p), 3) for p in (50, 95, 99)}
-        return (
-            {
-                "digest": self.digest,
-                "samples": count,
-                "failed": self.failed,
-                "accuracy_percent": round(100.0 * self.right / count, 3),
-                **known,
-            }
-            if count
-            else {"digest": self.digest, "samples": 0, "failed": self.failed}
-        )
+        shown: dict[str, Any] = {"digest": self.digest, "samples": count, "failed": self.failed}
+        if count:
+            shown["accuracy_percent"] = round(100.0 * self.right / count, 3)
+            shown |= {f"p{p}_ms": round(percentile(self.latencies_ms, p), 3) for p in (50, 95, 99)}
+        return shown
 
 
 @dataclass(slots=True)
@@ -183,7 +176,7 @@ def _judge(
 
 
 def chance_above(values: Sequence[float], *, percent: float, limit: float, seed: int = 1) -> float:
-    """Share of 400 bootstrap resamples whose percentile is above `limit`: how sure "too slow" is."""
+    """How sure "too slow" is: share of 400 bootstrap resamples whose percentile is over `limit`."""
     rng = np.random.default_rng(seed)
     measured = np.asarray(values)
     drawn = rng.choice(measured, size=(400, len(measured)))

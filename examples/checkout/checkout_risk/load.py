@@ -28,6 +28,7 @@ class Sample:
     digest: str
     order: int
     is_right: bool | None  # None when there was no decision to judge
+    pin: str = ""  # the X-Canary header it was sent with
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,14 @@ class Client:
         except (OSError, http.client.HTTPException):
             self._connection.close()
             self._connection = self._connect()
-            return Sample((time.perf_counter() - started) * 1e3, 0, "", index, None)
+            return Sample((time.perf_counter() - started) * 1e3, 0, "", index, None, pin)
         elapsed_ms = (time.perf_counter() - started) * 1e3
         digest = answer.getheader("X-Model-Digest") or ""
         is_right = None
         if answer.status == http.client.OK:
             held = json.loads(content)["decision"] == "review"
             is_right = held == bool(orders.defaulted[index])
-        return Sample(elapsed_ms, answer.status, digest, index, is_right)
+        return Sample(elapsed_ms, answer.status, digest, index, is_right, pin)
 
     def close(self) -> None:
         """Give the connection back."""
