@@ -1,0 +1,1 @@
+"""The embedded telemetry store: chDB in a process of its own, behind ClickHouse's HTTP protocol."""
