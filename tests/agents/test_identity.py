@@ -1,27 +1,22 @@
 """Identities of attempts: exchange, renewal, authentication, revocation, with the database."""
 
-import contextlib
 import datetime as dt
 import hashlib
-import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import connection, transaction
 from django.utils import timezone
 
 from agents.domain.states import FINISHED_STATES, AttemptState
-from agents.identity import get_trust_domain, spiffe_id
 from agents.identity.base import IdentityUnavailable
 from agents.identity.memory import MemoryTrustDomain
-from agents.models import Agent, Attempt, IssuedSvid, JoinToken
+from agents.models import Attempt, IssuedSvid, JoinToken
 from agents.services.identity import (
     AttemptFinished,
     CredentialRefused,
@@ -42,66 +37,24 @@ from agents.services.identity import (
 from governance.models import JournalRecord
 from lineage.domain import Actor, ActorKind
 from lineage.models import Edge
+from tests.agents.identities import (
+    AUDIENCE,
+    csr_of,
+    make_attempt,
+    new_key,
+    shared_database,
+    trust_domain,
+)
 
-AUDIENCE = ["clearance"]
+__all__ = ["shared_database", "trust_domain"]  # fixtures
+
+pytestmark = pytest.mark.usefixtures("trust_domain")
+
 OPERATOR = Actor(ActorKind.HUMAN, "ada")
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def csr_of(key: ec.EllipticCurvePrivateKey) -> str:
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    signed = request.sign(key, hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def make_attempt(*, namespace: str = "shop", agent: str = "optimizer") -> Attempt:
-    goal_uid = uuid.uuid4()
-    row, _ = Agent.objects.get_or_create(
-        namespace=namespace,
-        name=agent,
-        defaults={
-            "role": "standard",
-            "image": "example@sha256:00",
-            "service_account": f"{agent}-sa",
-            "manifest": {},
-            "registered_by": "ada",
-        },
-    )
-    return Attempt.objects.create(
-        goal_uid=goal_uid,
-        namespace=namespace,
-        graph_digest="sha256:00",
-        iteration=1,
-        task=agent,
-        number=1,
-        agent=row,
-        agent_name=agent,
-        service_account=row.service_account,
-        spiffe_id=spiffe_id(
-            get_trust_domain().name,
-            namespace=namespace,
-            service_account=row.service_account,
-            goal_uid=str(goal_uid),
-            agent=agent,
-        ),
-        workload=f"{agent}-{goal_uid.hex[:12]}",
-        state=AttemptState.RUNNING,
-    )
-
-
-@pytest.fixture(autouse=True)
-def trust_domain(settings: Any) -> MemoryTrustDomain:
-    settings.TRUST_DOMAIN_URL = f"memory:{uuid.uuid4().hex}.test"
-    domain = get_trust_domain()
-    assert isinstance(domain, MemoryTrustDomain)
-    return domain
-
-
 @pytest.fixture
-def attempt(db: None) -> Attempt:
+def attempt(db: None, trust_domain: MemoryTrustDomain) -> Attempt:
     return make_attempt()
 
 
@@ -260,29 +213,6 @@ def test_revoked_attempt_gets_no_identity(attempt: Attempt) -> None:
     with pytest.raises(IdentityRevoked):
         exchange_join_token(token, csr_pem=csr_of(new_key()), audience=AUDIENCE)
     assert not IssuedSvid.objects.exists()
-
-
-@pytest.fixture
-def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
-    """The test database as several threads can use it.
-
-    SQLite in memory answers "locked" where a file makes the second writer wait its turn.
-    """
-    if connection.vendor != "sqlite" or not connection.is_in_memory_db():
-        yield
-        return
-    in_memory, name = connection.connection, connection.settings_dict["NAME"]
-    path = tmp_path / "shared.sqlite3"
-    with contextlib.closing(sqlite3.connect(path)) as copy:
-        in_memory.backup(copy)
-    connection.connection = None
-    connection.settings_dict["NAME"] = str(path)
-    try:
-        yield
-    finally:
-        connection.close()
-        connection.settings_dict["NAME"] = name
-        connection.connection = in_memory
 
 
 def race(count: int, act: Callable[[], object]) -> list[object]:
