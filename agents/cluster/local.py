@@ -413,13 +413,11 @@ class LocalCluster:
             if directory.desired().delete_grace_seconds is None:
                 return True
             record = record or _first_record(launch)
+            record.phase, record.finished_at = FAILED, self.clock()
             record.reason, record.message = "Deleted", "Deleted before it started."
         else:
             kill_orphans(record, directory.working_directory)
-            record.reason = "Killed"
-            record.message = "The process that ran it was killed; its program was ended with it."
-        record.phase = FAILED
-        record.finished_at = self.clock()
+            record.mark_killed(self.clock())
         directory.write_record(record)
         return False
 

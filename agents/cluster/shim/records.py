@@ -91,6 +91,13 @@ class Record:
     def is_finished(self) -> bool:
         return self.phase in FINISHED
 
+    def mark_killed(self, at: float) -> None:
+        """The shim was killed: what it last recorded is all that is known of its time."""
+        self.phase = FAILED
+        self.reason = "Killed"
+        self.message = "The process that ran it was killed; its program was ended with it."
+        self.finished_at = at
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         known = {each.name for each in fields(cls)}

@@ -15,7 +15,7 @@ def slot_file(directory: Path, slot: str) -> Path:
 def holder(directory: Path, slot: str) -> str:
     """Name of the workload that holds the slot, or "" while it is free."""
     path = slot_file(directory, slot)
-    return path.read_text(encoding="utf-8") if is_locked(path) else ""
+    return path.read_text(encoding="utf-8").partition(" ")[0] if is_locked(path) else ""
 
 
 class HeldSlots:
@@ -44,30 +44,47 @@ class HeldSlots:
             if len(self._descriptors) == count:
                 break
             descriptor = try_lock(slot_file(self.directory, slot))
-            if descriptor is not None:
+            if descriptor is None:
+                continue
+            if self._is_cleared(descriptor):
                 self._descriptors[slot] = descriptor
+            else:
+                os.close(descriptor)
         if len(self._descriptors) < count:
             self.release()
             return False
         for descriptor in self._descriptors.values():
-            self._take_over(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, self._signature, 0)
         return True
 
-    def _take_over(self, descriptor: int) -> None:
-        """Sign the slot, after ending whatever a killed shim left running on it."""
-        before = os.pread(descriptor, 256, 0).decode()
-        if before and before != self.workload:
-            previous = WorkloadDirectory(self.directory.parent / "workloads" / before)
-            record = None if is_locked(previous.lock_file) else previous.record()
-            if record is not None:
-                kill_orphans(record, previous.working_directory)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, self.workload.encode(), 0)
+    @property
+    def _signature(self) -> bytes:
+        """Who holds the slot: workload and shim, because a name may be used again."""
+        return f"{self.workload} {os.getpid()}".encode()
+
+    def _is_cleared(self, descriptor: int) -> bool:
+        """Whether nothing of the slot's last holder runs any more.
+
+        A slot given back is empty. A signature in a free slot is of a shim that was killed: while
+        its guard lives, the guard is at it; after that its leftovers are ours to end.
+        """
+        name, _, shim = os.pread(descriptor, 256, 0).decode().partition(" ")
+        if not name:
+            return True
+        previous = WorkloadDirectory(self.directory.parent / "workloads" / name)
+        record = previous.record()
+        if record is None or str(record.shim_pid) != shim:
+            return True
+        if is_locked(previous.lock_file):
+            return False
+        kill_orphans(record, previous.working_directory)
+        return True
 
     def release(self) -> None:
         """Give every slot back."""
         for slot, descriptor in list(self._descriptors.items()):
-            if os.pread(descriptor, 256, 0).decode() == self.workload:
+            if os.pread(descriptor, 256, 0) == self._signature:
                 os.ftruncate(descriptor, 0)
             os.close(descriptor)
             del self._descriptors[slot]

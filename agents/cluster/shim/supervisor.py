@@ -1,6 +1,5 @@
 """The shim: one small process that starts, meters, stops, continues and ends one workload."""
 
-import fcntl
 import os
 import select
 import signal
@@ -462,6 +461,23 @@ def _detach(log: Path) -> None:
         os.dup2(source, target)
 
 
+def _guard(supervisor: int, directory: WorkloadDirectory) -> None:
+    """Outlive the supervisor by a moment: end and settle what it leaves behind when it is killed.
+
+    The program itself dies with its parent, but whoever it started does not, and may have left its
+    session. Such orphans come to the nearest living subreaper, which is this process. It shares
+    the lock, so nobody takes the workload for settled before the last of them is dead.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.waitpid(supervisor, 0)
+    processes.kill_descendants(os.getpid(), None)
+    record = directory.record()
+    if record is not None and not record.is_finished and record.pid is not None:
+        record.mark_killed(time.time())
+        directory.write_record(record)
+
+
 def main(path: str) -> None:
     """Run the workload in the directory `path`, detached; returns at once in a parent process.
 
@@ -478,8 +494,12 @@ def main(path: str) -> None:
     if record is not None and (record.is_finished or record.pid is not None):
         return  # a program ran here once: never a second time
     _detach(directory.log_file)
-    fcntl.fcntl(lock, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     os.umask(0o077)
+    processes.prctl(processes.PR_SET_CHILD_SUBREAPER, 1)
+    guarded = os.fork()
+    if guarded:
+        _guard(guarded, directory)
+        return
     processes.prctl(processes.PR_SET_CHILD_SUBREAPER, 1)
     supervisor = Supervisor(directory, launch)
     try:
