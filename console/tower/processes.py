@@ -33,6 +33,7 @@ class TowerConfig:
     otlp_host: str
     otlp_port: int
     store_port: int
+    checkout_port: int
     worker_concurrency: int
     has_embedded_broker: bool
     has_embedded_store: bool
@@ -58,6 +59,8 @@ class TowerConfig:
         }
         if self.has_embedded_store:
             found["STORE_PORT"] = ("127.0.0.1", self.store_port)
+        if self.has_example:
+            found["CHECKOUT_PORT"] = ("127.0.0.1", self.checkout_port)
         return found
 
 
@@ -181,11 +184,20 @@ def _celery(config: TowerConfig, name: str, *options: str, needs: tuple[str, ...
 
 def _example(config: TowerConfig) -> Sequence[ProcessSpec]:
     python = sys.executable
+    # `example` registers the service and leaves its credential where the service looks for it.
+    environment = {
+        **ENVIRONMENT,
+        "CLEARANCE_API_URL": config.web_url,
+        "CLEARANCE_TOKEN_FILE": str(config.data / "example" / "checkout.token"),
+        "CHECKOUT_CACHE": str(config.data / "example" / "cache"),
+        "CHECKOUT_HOST": "127.0.0.1",
+        "CHECKOUT_PORT": str(config.checkout_port),
+    }
     return [
         ProcessSpec(
             name="example",
             argv=(python, "manage.py", "example"),
-            environment=ENVIRONMENT,
+            environment=environment,
             depends_on=("web", "otlp", "worker"),
             is_essential=False,
             is_one_shot=True,
@@ -193,9 +205,12 @@ def _example(config: TowerConfig) -> Sequence[ProcessSpec]:
         ProcessSpec(
             name="checkout",
             argv=(python, "examples/checkout/service.py"),
-            environment=ENVIRONMENT,
+            environment=environment,
+            ready=HttpReady("127.0.0.1", config.checkout_port, "/healthz"),
             depends_on=("example",),
             is_essential=False,
+            memory_max_bytes=1024 * MIB,
+            where=f"http://127.0.0.1:{config.checkout_port}",
         ),
     ]
 

@@ -21,17 +21,16 @@ from console.tower.preflight import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-AS_NOBODY = """
-import os, sys
+REFUSAL = """
+import sys
 from pathlib import Path
 from console.tower.preflight import Refused, open_data_directory
-if os.geteuid() == 0:
-    os.setgid(65534); os.setuid(65534)
 try:
-    open_data_directory(Path(sys.argv[1]))
+    open_data_directory(Path(sys.argv[1]), free_min_bytes=0)
 except Refused as refusal:
     print(refusal)
 """
+AS_NOBODY = f"import os; os.setgid(65534); os.setuid(65534)\n{REFUSAL}"
 
 
 def mode(path: Path) -> int:
@@ -72,8 +71,29 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
         open_data_directory(path)
 
 
-def test_a_read_only_disk_is_refused() -> None:
-    # The kernel's own read-only file system refuses as a read-only disk does.
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [
+        ("mount -o remount,ro {disk}", "the disk is read-only: remount it writable"),
+        ("cat /dev/zero > {disk}/fill 2>/dev/null || true", "the disk is full: free space"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_refused(tmp_path: Path, fill: str, said: str) -> None:
+    # A small disk of its own, in a mount namespace that goes with the process.
+    make = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}"
+    script = (
+        f"{make} || exit 77; {fill.format(disk=tmp_path)}; exec {sys.executable} -c '{REFUSAL}'"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{script} {tmp_path}"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    if done.returncode in (1, 77) and not done.stdout:
+        pytest.skip(f"needs mount: {done.stderr.strip()}")
+    assert done.stdout.startswith(f"CLEARANCE_DATA={tmp_path}: {said}, or set CLEARANCE_DATA")
+
+
+def test_a_path_the_kernel_refuses_is_named() -> None:
     with pytest.raises(Refused, match=r"CLEARANCE_DATA=/proc/clearance: .*, or set CLEARANCE_DATA"):
         open_data_directory(Path("/proc/clearance"))
 

@@ -61,6 +61,7 @@ def config_from_settings() -> TowerConfig:
         otlp_host=settings.OTLP_HOST,
         otlp_port=settings.OTLP_PORT,
         store_port=settings.STORE_PORT,
+        checkout_port=settings.CHECKOUT_PORT,
         worker_concurrency=settings.WORKER_CONCURRENCY,
         has_embedded_broker=f"unix://{data}/run/valkey.sock" == settings.REDIS_URL,
         has_embedded_store=settings.TELEMETRY_URL.startswith("embedded:"),
@@ -74,6 +75,8 @@ def _prepare_files(config: TowerConfig) -> None:
         (config.data / "valkey").mkdir(exist_ok=True, mode=0o700)
     if config.has_embedded_store:
         (config.data / "store").mkdir(exist_ok=True, mode=0o700)
+    if config.has_example:
+        (config.data / "example").mkdir(exist_ok=True, mode=0o700)
     keep_secret(config.secret_key)  # console/settings.py reads it in every process
 
 
