@@ -30,7 +30,8 @@ try:
 except Refused as refusal:
     print(refusal)
 """
-AS_NOBODY = f"import os; os.setgid(65534); os.setuid(65534)\n{REFUSAL}"
+# Only after the imports: the other user may not be able to read this Python at all.
+AS_NOBODY = REFUSAL.replace("try:", "import os; os.setgid(65534); os.setuid(65534)\ntry:")
 
 
 def mode(path: Path) -> int:
@@ -81,9 +82,8 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_cannot_be_written_is_refused(tmp_path: Path, fill: str, said: str) -> None:
     # A small disk of its own, in a mount namespace that goes with the process.
     make = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}"
-    script = (
-        f"{make} || exit 77; {fill.format(disk=tmp_path)}; exec {sys.executable} -c '{REFUSAL}'"
-    )
+    show = f"exec {sys.executable} -c '{REFUSAL}'"
+    script = f"{make} || exit 77; {fill.format(disk=tmp_path)}; {show}"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", f"{script} {tmp_path}"],
         capture_output=True, text=True, check=False, cwd=ROOT,
