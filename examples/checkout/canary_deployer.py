@@ -1,7 +1,6 @@
 """Canary deployer: old and new side by side on live traffic, then release or roll back."""
 
 import threading
-import time
 from typing import Any
 
 import clearance_sdk as clearance
@@ -10,6 +9,7 @@ from checkout_risk.agent import (
     SERVICE,
     AgentFailure,
     checkout_url,
+    load_seconds,
     measure_production,
     record_latency,
     run_agent,
@@ -20,8 +20,13 @@ from checkout_risk.comparison import Arm, Comparison, Pairs, Verdict, compare
 from checkout_risk.load import Client, Load, Sample, drive
 from checkout_risk.orders import Orders, load_split
 
-ROUND = Load(seconds=6.0)  # the comparison is judged after each round of live traffic
-COMPARE_SECONDS_MAX = 24.0  # undecided by then means the old model stays
+# The comparison is judged after each round of live traffic, three quarters of a measurement long.
+ROUND_SHARE = 0.75
+ROUNDS_MAX = 4  # undecided by then means the old model stays
+# Not "/checkout", or the objective would be judged by the canary's latency.
+CANARY = "/checkout#canary"
+# The bounds behind a verdict of "worse" are one-sided 95 %.
+ROLL_BACK_CONFIDENCE = 0.95
 # A canary that cannot be told from the old model is no reason to act, nor to be sure of anything.
 UNDECIDED_CONFIDENCE = 0.5
 
@@ -42,8 +47,9 @@ class SideBySide:
 
     def run_round(self, number: int, *, stop: threading.Event) -> Comparison:
         """Drive one round and judge everything seen so far."""
+        load = Load(load_seconds() * ROUND_SHARE)
         found = drive(
-            self._url, self._orders, load=ROUND, name=f"ab-{number}", visit=self._visit, stop=stop
+            self._url, self._orders, load=load, name=f"ab-{number}", visit=self._visit, stop=stop
         )
         for first, second in zip(found[::2], found[1::2], strict=True):
             self._count(first, second)
@@ -74,18 +80,20 @@ def work(run: Any, stop: threading.Event) -> None:
     if released is None or not candidate.digest:
         raise AgentFailure("there is no production release, or no candidate, to compare")
     old, new = released.digest, candidate.digest
-    serving, verdict = old, "unchanged"
+    serving, verdict, seen = old, "unchanged", candidate.span_id
     if new == old:
         say("the candidate is in production already")
     else:
-        comparison = _try_candidate(run, url, live, old, candidate, stop)
+        comparison, seen = _try_candidate(run, url, live, old, candidate, stop)
         verdict = comparison.verdict.value
         serving = new if comparison.verdict is Verdict.BETTER else old
     wait_for_service(
         url, until=lambda s: s.get("production") == serving, what=f"serve {serving}", stop=stop
     )
-    profile = measure_production(url, live, name="after", stop=stop)
-    measured = record_latency(run, profile)
+    with run.action("measure_production", because=seen, confidence=1.0) as act:
+        profile = measure_production(url, live, name="after", stop=stop)
+        act.set_attribute("model.digest", profile.digest)
+        measured = record_latency(run, profile)
     say(f"production now: p99 {profile.at(99):.0f} ms of {len(profile.latencies_ms)} orders")
     value = {"verdict": verdict, **profile.as_json()}
     run.produce("rollout", value=value, digest=serving, because=measured)
@@ -93,56 +101,58 @@ def work(run: Any, stop: threading.Event) -> None:
 
 def _try_candidate(
     run: Any, url: str, live: Orders, old: str, candidate: Any, stop: threading.Event
-) -> Comparison:
+) -> tuple[Comparison, Any]:
+    """Compare and act on it; gives the comparison and the last thing it led to, to follow from."""
     new = candidate.digest
-    _start_canary(run, candidate, old)
-    wait_for_service(
-        url, until=lambda s: s.get("canary") == new, what="serve the canary", stop=stop
-    )
+    started = _start_canary(run, url, candidate, old, stop)
     say("canary is live; comparing both models on the same orders")
-    started = run.observe(
-        "availability", aggregate="last", value=100.0, unit="%", selector="/checkout#canary"
-    )
     agreement = float(candidate.value["agreement"])
     with run.action("compare_models", because=started, confidence=agreement) as act:
         comparison = _compare(SideBySide(url, live, old=old, new=new), stop)
         act.set_attribute("comparison.verdict", comparison.verdict.value)
         predicate = {"service": SERVICE, "selector": SELECTOR, **comparison.as_json()}
+        seen = _record_comparison(run, comparison)
         proof = run.push_evidence("ab-test", about=[new, old], predicate=predicate, because=act)
     say(f"{comparison.verdict.value}: {comparison.reason}")
-    seen = _record_comparison(run, comparison)
     if comparison.verdict is Verdict.BETTER:
-        _promote(run, seen, comparison, old=old, new=new, proof=proof.digest)
+        last = _promote(run, seen, comparison, old=old, new=new, proof=proof.digest)
     else:
-        _roll_back(run, seen, comparison, old=old, new=new, why=comparison.reason)
-    return comparison
+        last = _roll_back(run, seen, comparison, old=old, new=new, why=comparison.reason)
+    return comparison, last
 
 
-def _start_canary(run: Any, candidate: Any, old: str) -> None:
+def _start_canary(run: Any, url: str, candidate: Any, old: str, stop: threading.Event) -> Any:
+    """Release to `canary` and wait until it is served; gives the observation that it is."""
+    new = candidate.digest
     current = run.current_release(environment="canary", service=SERVICE)
-    if current is not None and current.digest == candidate.digest:
-        return  # an earlier attempt of this task came this far
-    before = current.digest if current else old
     confidence = float(candidate.value["agreement"])
     with run.action("start_canary", because=candidate.span_id, confidence=confidence) as act:
-        run.release(
-            environment="canary",
-            service=SERVICE,
-            digest=candidate.digest,
-            evidence=[],
-            reason="Try the candidate on a share of live traffic.",
-            because=act,
+        # An earlier attempt of this task may have come this far; then there is nothing to change.
+        if current is None or current.digest != new:
+            run.release(
+                environment="canary",
+                service=SERVICE,
+                digest=new,
+                evidence=[],
+                reason="Try the candidate on a share of live traffic.",
+                because=act,
+            )
+            before = current.digest if current else old
+            act.changed(f"{SERVICE}/canary", before=before, after=new)
+        wait_for_service(
+            url, until=lambda s: s.get("canary") == new, what="serve the canary", stop=stop
         )
-        act.changed(f"{SERVICE}/canary", before=before, after=candidate.digest)
+        return run.observe(
+            "availability", aggregate="last", value=100.0, unit="%", selector=CANARY, samples=1
+        )
 
 
 def _compare(trial: SideBySide, stop: threading.Event) -> Comparison:
-    deadline = time.monotonic() + COMPARE_SECONDS_MAX
     number = 1
     while True:
         comparison = trial.run_round(number, stop=stop)
         is_decided = comparison.verdict is not Verdict.TOO_FEW
-        if is_decided or stop.is_set() or time.monotonic() + ROUND.seconds > deadline:
+        if is_decided or stop.is_set() or number == ROUNDS_MAX:
             return comparison
         say(f"round {number}: {comparison.reason}")
         number += 1
@@ -156,27 +166,24 @@ def _record_comparison(run: Any, comparison: Comparison) -> Any:
             aggregate="mean",
             value=comparison.accuracy_loss_percent,
             unit="%",
-            selector="/checkout#canary",
+            selector=CANARY,
             samples=comparison.pairs,
         )
-    figures = comparison.new if comparison.new["samples"] else {"samples": 0, "p99_ms": 0.0}
+    figures = comparison.new
     if not figures["samples"]:
-        return run.observe(
-            "scored", aggregate="count", value=0.0, unit="1", selector="/checkout#canary"
-        )
+        return run.observe("scored", aggregate="count", value=0.0, unit="1", selector=CANARY)
     return run.observe(
         "latency",
         aggregate="p99",
         value=figures["p99_ms"],
         unit="ms",
-        selector="/checkout#canary",
+        selector=CANARY,
         samples=figures["samples"],
     )
 
 
-def _promote(
-    run: Any, seen: Any, comparison: Comparison, *, old: str, new: str, proof: str
-) -> None:
+def _promote(run: Any, seen: Any, comparison: Comparison, *, old: str, new: str, proof: str) -> Any:
+    """Release to production, or end the canary and raise `Denied` when policy refuses."""
     confidence = 1.0 - (comparison.p_value or 0.0)
     try:
         with run.action("release_model", because=seen, confidence=confidence) as act:
@@ -193,13 +200,12 @@ def _promote(
         _roll_back(run, seen, comparison, old=old, new=new, why=f"The release was denied: {denied}")
         raise
     say(f"released {new} to production; the canary is over")
+    return act
 
 
-def _roll_back(
-    run: Any, seen: Any, comparison: Comparison, *, old: str, new: str, why: str
-) -> None:
+def _roll_back(run: Any, seen: Any, comparison: Comparison, *, old: str, new: str, why: str) -> Any:
     is_sure = comparison.verdict is not Verdict.TOO_FEW
-    confidence = 0.95 if is_sure else UNDECIDED_CONFIDENCE
+    confidence = ROLL_BACK_CONFIDENCE if is_sure else UNDECIDED_CONFIDENCE
     with run.action("roll_back_canary", because=seen, confidence=confidence) as act:
         run.release(
             environment="canary",
@@ -211,6 +217,7 @@ def _roll_back(
         )
         act.changed(f"{SERVICE}/canary", before=new, after=old)
     say(f"rolled the canary back to {old}")
+    return act
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def work(run: Any, stop: threading.Event) -> None:
             _train_round(training, inputs, labels)
             act.set_attribute("training.step", training.step)
             act.set_attribute("training.loss", training.loss)
-        before, reached = reached, accuracy()
+            before, reached = reached, accuracy()
+            seen = _observe(run, reached, len(truth))
         training.improved.append(reached > before)
-        seen = _observe(run, reached, len(truth))
         say(f"step {training.step} loss {training.loss:.4f} accuracy {reached:.2f} %")
 
 

@@ -46,15 +46,15 @@ def work(run: Any, stop: threading.Event) -> None:
         teacher = load_model(served_file)
         act.set_attribute("model.digest", profile.digest)
         act.set_attribute("model.parameters", teacher.parameters)
-    teacher_ms = mean_score_ms(teacher, orders)
-    slow = run.observe(
-        "score_time",
-        aggregate="mean",
-        value=teacher_ms,
-        unit="ms",
-        selector="checkout-risk",
-        samples=TIMED_ORDERS,
-    )
+        teacher_ms = mean_score_ms(teacher, orders)
+        slow = run.observe(
+            "score_time",
+            aggregate="mean",
+            value=teacher_ms,
+            unit="ms",
+            selector="checkout-risk",
+            samples=TIMED_ORDERS,
+        )
     say(f"served model: {teacher.parameters:,} parameters, {teacher_ms:.1f} ms an order")
     _distil(run, profile.digest, teacher, teacher_ms, slow, sure)
 
@@ -67,20 +67,20 @@ def _distil(
     with run.action("distil_model", because=slow, confidence=sure) as act:
         student = distil(teacher, split.train, width=student_width(teacher))
         act.set_attribute("model.parameters", student.parameters)
-    was = accuracy_of(teacher, orders, copies=TEACHER_COPIES).percent
-    now = accuracy_of(student, orders).percent
-    said_was = teacher.risks(orders.cards, copies=TEACHER_COPIES) >= REVIEW_FROM
-    said_now = student.risks(orders.cards) >= REVIEW_FROM
-    agreement = float((said_was == said_now).mean())
-    student_ms = mean_score_ms(student, orders)
-    judged = run.observe(
-        "accuracy",
-        aggregate="last",
-        value=now,
-        unit="%",
-        selector="checkout-risk",
-        samples=len(orders),
-    )
+        was = accuracy_of(teacher, orders, copies=TEACHER_COPIES).percent
+        now = accuracy_of(student, orders).percent
+        said_was = teacher.risks(orders.cards, copies=TEACHER_COPIES) >= REVIEW_FROM
+        said_now = student.risks(orders.cards) >= REVIEW_FROM
+        agreement = float((said_was == said_now).mean())
+        student_ms = mean_score_ms(student, orders)
+        judged = run.observe(
+            "accuracy",
+            aggregate="last",
+            value=now,
+            unit="%",
+            selector="checkout-risk",
+            samples=len(orders),
+        )
     say(f"smaller model: {student.parameters:,} parameters, {student_ms:.2f} ms an order")
     say(f"accuracy {now:.2f} % (served model {was:.2f} %), agrees on {agreement:.1%} of orders")
     with run.action("push_model", because=judged, confidence=agreement) as act:

@@ -4,10 +4,18 @@ from pathlib import Path
 
 from .checkout_risk.model import Accuracy, ModelInvalid, accuracy_of, load_model
 from .checkout_risk.orders import load_split
-from .checkout_risk.training import SEED, TEACHER_COPIES, fit_heavy
+from .checkout_risk.training import (
+    HEAVY_COPIES,
+    HEAVY_NETWORKS,
+    HEAVY_WIDTHS,
+    SEED,
+    TEACHER_COPIES,
+    fit_heavy,
+)
 
 # The name carries what the file depends on; another seed or recipe is another file.
-HEAVY_FILE = f"checkout-risk-heavy-1-{SEED}.npz"
+_WIDTHS = "x".join(str(width) for width in HEAVY_WIDTHS)
+HEAVY_FILE = f"checkout-risk-heavy-{HEAVY_NETWORKS}x{_WIDTHS}-{HEAVY_COPIES}-{SEED}.npz"
 
 
 def train_heavy_model(directory: Path) -> Path:
@@ -30,7 +38,7 @@ def train_heavy_model(directory: Path) -> Path:
 def measure_accuracy(path: Path) -> Accuracy:
     """Judge a weights file on the 2,400 validation orders. Raises `ModelInvalid`.
 
-    The heavy model is judged with a few of its 512 perturbed copies, or it would take minutes: the
+    The heavy model is judged with a few of its 384 perturbed copies, or it would take minutes: the
     decisions are the same to within one order in a hundred.
     """
     return accuracy_of(load_model(path), load_split().validation, copies=TEACHER_COPIES)

@@ -4,7 +4,6 @@ import threading
 from typing import Any
 
 from checkout_risk.agent import (
-    MEASURE,
     SELECTOR,
     checkout_url,
     limit_ms,
@@ -15,6 +14,7 @@ from checkout_risk.agent import (
     wait_for_service,
 )
 from checkout_risk.comparison import chance_above
+from checkout_risk.load import CLIENTS
 from checkout_risk.orders import load_split
 
 
@@ -29,10 +29,10 @@ def work(run: Any, stop: threading.Event) -> None:
     )
     say(f"driving load at {url}{SELECTOR} ({state['production'][:19]})")
     with run.action("drive_load", because=ready, confidence=1.0) as act:
-        act.set_attribute("load.clients", MEASURE.clients)
+        act.set_attribute("load.clients", CLIENTS)
         profile = measure_production(url, load_split().live, name="profile", stop=stop)
         act.set_attribute("load.samples", len(profile.latencies_ms))
-    slowest = record_latency(run, profile)
+        slowest = record_latency(run, profile)
     limit = limit_ms(run.objective)
     sure = chance_above(profile.latencies_ms, percent=99, limit=limit)
     value = {**profile.as_json(), "limit_ms": limit, "chance_too_slow": sure}

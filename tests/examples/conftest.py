@@ -17,6 +17,8 @@ from examples.checkout.checkout_risk.training import distil, fit_heavy
 from tests.examples.console_stand_in import ConsoleStandIn
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "examples" / "checkout"
+# The interpreter's own path, and nothing else of the surroundings.
+PASSED_ON = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
 
 
 class Program:
@@ -28,7 +30,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, str(CHECKOUT / name)],
             cwd=cwd,
-            env={"PATH": os.environ["PATH"], "HOME": str(cwd), **environment},
+            env={"HOME": str(cwd), **PASSED_ON, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

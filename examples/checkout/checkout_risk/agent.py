@@ -20,8 +20,10 @@ SERVICE = "checkout"
 SELECTOR = "/checkout"
 DEFAULT_URL = "http://127.0.0.1:8089"
 DEFAULT_LIMIT_MS = 120.0  # the objective of goal.yaml, should the text name no other
+LOAD_SECONDS = 8.0  # CHECKOUT_LOAD_SECONDS says otherwise
 # A p99 of fewer samples is one unlucky order; a slow service gets more time to reach it.
-MEASURE = Load(seconds=8.0, samples_min=100, seconds_max=20.0)
+SAMPLES_MIN = 100
+SECONDS_MAX_FACTOR = 2.5
 SERVICE_WAIT_SECONDS = 60.0
 CHECK_SECONDS = 0.5
 STOPPED = 128 + signal.SIGTERM  # exit status of a program ended by SIGTERM
@@ -39,6 +41,18 @@ def say(line: str) -> None:
 def checkout_url() -> str:
     """Where the service listens."""
     return os.environ.get("CHECKOUT_URL", DEFAULT_URL).rstrip("/")
+
+
+def load_seconds() -> float:
+    """How long one measurement drives load."""
+    text = os.environ.get("CHECKOUT_LOAD_SECONDS", "")
+    try:
+        seconds = float(text) if text else LOAD_SECONDS
+    except ValueError:
+        seconds = 0.0
+    if not 1.0 <= seconds <= 600.0:
+        raise AgentFailure("CHECKOUT_LOAD_SECONDS: a number of seconds from 1 to 600 is needed.")
+    return seconds
 
 
 def run_agent(work: Callable[[Any, threading.Event], None]) -> NoReturn:
@@ -110,14 +124,14 @@ class Profile:
         return {"samples": len(self.latencies_ms), "failed": self.failed, **shown}
 
 
-def measure_production(
-    url: str, orders: Orders, *, name: str, stop: threading.Event, load: Load = MEASURE
-) -> Profile:
+def measure_production(url: str, orders: Orders, *, name: str, stop: threading.Event) -> Profile:
     """Drive real orders at the production model. Raises `AgentFailure` when none was scored."""
 
     def visit(client: Client, index: int, request_id: str) -> list[Sample]:
         return [client.checkout(orders, index, request_id=request_id, pin="never")]
 
+    seconds = load_seconds()
+    load = Load(seconds, samples_min=SAMPLES_MIN, seconds_max=seconds * SECONDS_MAX_FACTOR)
     samples = drive(url, orders, load=load, name=name, visit=visit, stop=stop)
     scored = [sample for sample in samples if sample.is_right is not None]
     if not scored:

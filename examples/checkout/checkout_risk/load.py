@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from .orders import Orders
 
-CLIENTS = 4
+CLIENTS = 6
 # Each client sends no faster than this and waits for its answer first: a shop's traffic, not a
 # flood, and the queue is never longer than the number of clients.
-PACE_PER_SECOND = 10.0
+PACE_PER_SECOND = 8.0
 REQUEST_TIMEOUT_SECONDS = 30.0
 
 
