@@ -35,6 +35,7 @@ class TowerConfig:
     store_port: int
     checkout_port: int
     worker_concurrency: int
+    log_level: str
     has_embedded_broker: bool
     has_embedded_store: bool
     has_example: bool
@@ -172,14 +173,15 @@ def _celery(config: TowerConfig, name: str, *options: str, needs: tuple[str, ...
     ready_file = config.data / "run" / f"{name}.ready"
     return ProcessSpec(
         name=name,
-        argv=(sys.executable, "-m", "celery", "-A", "console.tower.celery_ready", name, *options),
+        argv=(sys.executable, "-m", "celery", "-A", "console.tower.celery_ready", name,
+              "--loglevel", config.log_level, *options),
         environment={**ENVIRONMENT, READY_FILE_VARIABLE: str(ready_file)},
         ready=FileReady(ready_file),
         depends_on=needs,
         grace_seconds=WORKER_GRACE_SECONDS,
         memory_max_bytes=768 * MIB,
         where="broker",
-    )
+    )  # fmt: skip
 
 
 def _example(config: TowerConfig) -> Sequence[ProcessSpec]:

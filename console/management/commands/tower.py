@@ -63,6 +63,7 @@ def config_from_settings() -> TowerConfig:
         store_port=settings.STORE_PORT,
         checkout_port=settings.CHECKOUT_PORT,
         worker_concurrency=settings.WORKER_CONCURRENCY,
+        log_level=settings.LOG_LEVEL,
         has_embedded_broker=f"unix://{data}/run/valkey.sock" == settings.REDIS_URL,
         has_embedded_store=settings.TELEMETRY_URL.startswith("embedded:"),
         has_example=settings.EXAMPLE,
