@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from dataclasses import dataclass
+from typing import Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -21,6 +22,19 @@ class NoteVerifier:
 
     name: str
     key: ed25519.Ed25519PublicKey
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From C2SP's form (see `text`) and a newline. Raises VerificationFailed."""
+        name, _, rest = text.partition("+")
+        try:
+            raw = base64.b64decode(rest.partition("+")[2].removesuffix("\n"), validate=True)
+            found = cls(name, ed25519.Ed25519PublicKey.from_public_bytes(raw[1:]))
+        except ValueError as error:
+            raise VerificationFailed("the verifier key cannot be read.") from error
+        if found.text + "\n" != text:
+            raise VerificationFailed("the verifier key is not as C2SP writes it.")
+        return found
 
     @property
     def hint(self) -> bytes:

@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Iterator
 
 from sigstore.errors import Error as SigstoreError
+from sigstore.hashes import Hashed
 from sigstore.models import Bundle, ClientTrustConfig
 from sigstore.verify import Verifier, policy
+from sigstore_models.common.v1 import HashAlgorithm
 
 from lineage.signing.base import VerificationFailed, VerifiedStatement
 from lineage.signing.bundles import PAYLOAD_TYPE, STATEMENT_TYPE, decode_object
@@ -27,6 +29,12 @@ class BundleVerifier:
             self._verifier.verify_artifact(
                 payload, Bundle.from_json(bundle), self._policy(identity)
             )
+
+    def verify_digest(self, sha256_hex: str, bundle: str, *, identity: str) -> None:
+        """The same for a file known by its SHA-256 alone."""
+        with _reporting("the bundle does not prove this digest"):
+            digest = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(sha256_hex))
+            self._verifier.verify_artifact(digest, Bundle.from_json(bundle), self._policy(identity))
 
     def verify_statement(self, bundle: str, *, identity: str) -> VerifiedStatement:
         """The in-toto statement in a bundle. Raises VerificationFailed."""
