@@ -8,27 +8,36 @@ from django.db import InterfaceError, OperationalError
 from agents.identity.base import TrustDomain
 from agents.models import Attempt
 from agents.services.identity import (
-    CredentialRefused,
     IdentityNotAvailable,
+    IdentityRefused,
     authenticate_attempt,
 )
+from lineage.otlp import OtlpError, OtlpUnauthenticated
 from lineage.telemetry.base import SpanOwner
 
 logger = logging.getLogger(__name__)
 
-SCHEME = "bearer"  # RFC 6750, 2.1; the scheme's case does not count (RFC 9110, 11.1)
+RETRY_AFTER_SECONDS = 1  # a restarted database or restored keys are back within seconds
 
 
-def bearer_token(authorization: str | None) -> str:
-    """The token of an `Authorization: Bearer <token>` header. Raises CredentialRefused."""
-    if not authorization:
-        raise CredentialRefused(
-            "Authorization is missing: send `Authorization: Bearer <JWT-SVID>`."
-        )
-    scheme, _, token = authorization.strip().partition(" ")
-    if scheme.lower() != SCHEME or not token.strip():
-        raise CredentialRefused("Authorization must be `Bearer <JWT-SVID>`.")
-    return token.strip()
+async def authenticate_export(token: str, *, trust_domain: TrustDomain | None = None) -> SpanOwner:
+    """The owner of an export, taken from its bearer token ("" for none) and from nothing else.
+
+    The database is read each time, in a thread of the pool, so a revocation counts at once.
+    Raises OtlpUnauthenticated, or OtlpError (503) when the export may be repeated later.
+    """
+    if not token:
+        raise OtlpUnauthenticated("Authorization is missing: send `Bearer <JWT-SVID>`.")
+    try:
+        attempt = await _attempt_of(token, trust_domain=trust_domain)
+    except IdentityNotAvailable as error:
+        raise _later(str(error)) from error
+    except IdentityRefused as error:
+        raise OtlpUnauthenticated(str(error)) from error
+    except (OperationalError, InterfaceError) as error:
+        logger.error("Cannot authenticate an export: %s", error)
+        raise _later("Identities cannot be checked now.") from error
+    return span_owner(attempt)
 
 
 def span_owner(attempt: Attempt) -> SpanOwner:
@@ -42,21 +51,8 @@ def span_owner(attempt: Attempt) -> SpanOwner:
     )
 
 
-async def authenticate_export(
-    authorization: str | None, *, trust_domain: TrustDomain | None = None
-) -> SpanOwner:
-    """The owner of an export, taken from its `Authorization` header and from nothing else.
-
-    The database is read each time, in a thread of the pool, so a revocation counts at once.
-    Raises CredentialRefused, IdentityRevoked, AttemptFinished, or IdentityNotAvailable when the
-    export may be repeated later.
-    """
-    token = bearer_token(authorization)
-    try:
-        return span_owner(await _attempt_of(token, trust_domain=trust_domain))
-    except (OperationalError, InterfaceError) as error:
-        logger.error("Cannot authenticate an export: %s", error)
-        raise IdentityNotAvailable("Identities cannot be checked now.") from error
+def _later(message: str) -> OtlpError:
+    return OtlpError(503, message, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 _attempt_of = database_sync_to_async(authenticate_attempt, thread_sensitive=False)

@@ -80,18 +80,19 @@ def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
 
     SQLite in memory answers "locked" where a file makes the second writer wait its turn.
     """
-    if connection.vendor != "sqlite" or not connection.is_in_memory_db():
-        yield
-        return
-    in_memory, name = connection.connection, connection.settings_dict["NAME"]
-    path = tmp_path / "shared.sqlite3"
-    with contextlib.closing(sqlite3.connect(path)) as copy:
-        in_memory.backup(copy)
-    connection.connection = None
-    connection.settings_dict["NAME"] = str(path)
+    settings, in_memory = connection.settings_dict, None
+    kept = {name: settings[name] for name in ("NAME", "CONN_MAX_AGE")}
+    settings["CONN_MAX_AGE"] = 0  # a thread of a pool leaves no open connection behind
+    if connection.vendor == "sqlite" and connection.is_in_memory_db():
+        in_memory = connection.connection
+        path = tmp_path / "shared.sqlite3"
+        with contextlib.closing(sqlite3.connect(path)) as copy:
+            in_memory.backup(copy)
+        connection.connection = None
+        settings["NAME"] = str(path)
     try:
         yield
     finally:
         connection.close()
-        connection.settings_dict["NAME"] = name
+        settings.update(kept)
         connection.connection = in_memory
