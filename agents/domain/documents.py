@@ -265,7 +265,7 @@ class _Builder:
     def _scalar(self, event: Any) -> Any:
         text: str = event.value
         is_plain = not event.style and event.tag is None  # libyaml says "" for plain
-        if _SURROGATE.search(text):
+        if _SURROGATE.search(text):  # libyaml refuses such an escape itself, PyYAML does not
             self._fail(event, "A text holds a lone surrogate, which is not Unicode.")
         if not is_plain:
             return text

@@ -7,9 +7,9 @@ spec:
   role: standard                      # any label; policies know experimental, revenue-critical
   image: registry.example/agents/optimizer:1.4
   command: [python, -m, optimizer]
-  serviceAccount: optimizer           # none given: none assumed, a policy may deny it
+  serviceAccountName: optimizer       # none given: none assumed, a policy may deny it
   env: {BATCH: "64"}
-  resources: {gpus: 1, memory: 2Gi}
+  resources: {limits: {nvidia.com/gpu: 1, memory: 2Gi}}
   consumes: [latency-profile, {name: orders, external: true}]
   produces: [candidate-model]
   estimate: {seconds: 60, gpuSeconds: 60, tokens: 0, usd: "0.02"}
@@ -51,6 +51,7 @@ __all__ = [
 
 KIND: Final = "Agent"
 DEFAULT_ROLE: Final = "standard"
+GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPUS_MAX: Final = 1024
 MEMORY_MIN: Final = 1 << 20
 MEMORY_MAX: Final = 1 << 44  # 16 TiB
@@ -125,16 +126,16 @@ class AgentManifest:
         }
 
     def _spec(self) -> dict[str, Any]:
-        resources: dict[str, Any] = {"gpus": self.gpus} if self.gpus else {}
+        limits: dict[str, Any] = {GPU_RESOURCE: self.gpus} if self.gpus else {}
         if self.memory_bytes is not None:
-            resources["memory"] = bytes_quantity(self.memory_bytes)
+            limits["memory"] = bytes_quantity(self.memory_bytes)
         spec: dict[str, Any] = {
             "role": self.role,
             "image": self.image,
             "command": list(self.command),
-            "serviceAccount": self.service_account,
+            "serviceAccountName": self.service_account,
             "env": dict(self.env),
-            "resources": resources,
+            "resources": {"limits": limits} if limits else {},
             "consumes": [
                 {"name": thing, "external": True} if thing in self.external else thing
                 for thing in self.consumes
@@ -164,6 +165,7 @@ def parse_agent(document: Mapping[str, Any]) -> AgentManifest:
 
 def _read_spec(spec: Fields, metadata: Metadata) -> AgentManifest:
     resources = spec.fields("resources")
+    limits = resources.fields("limits")
     consumes, external = _read_consumes(spec)
     agent = AgentManifest(
         name=metadata.name,
@@ -179,10 +181,10 @@ def _read_spec(spec: Fields, metadata: Metadata) -> AgentManifest:
             max_length=ENVIRONMENT_VALUE_MAX,
             check=check_no_nul,
         ),
-        service_account=spec.text("serviceAccount", check=check_label),
+        service_account=spec.text("serviceAccountName", check=check_label),
         env=_read_environment(spec),
-        gpus=resources.quantity("gpus", low=0, high=GPUS_MAX) or 0,
-        memory_bytes=resources.quantity("memory", low=MEMORY_MIN, high=MEMORY_MAX),
+        gpus=limits.quantity(GPU_RESOURCE, low=0, high=GPUS_MAX) or 0,
+        memory_bytes=limits.quantity("memory", low=MEMORY_MIN, high=MEMORY_MAX),
         consumes=consumes,
         external=external,
         produces=spec.texts("produces", max_items=THINGS_MAX, check=check_thing),
@@ -190,6 +192,7 @@ def _read_spec(spec: Fields, metadata: Metadata) -> AgentManifest:
         scope=_read_scope(spec.fields("scope")),
         watch=spec.texts("watch", max_items=SCOPE_MAX, max_length=120),
     )
+    limits.close()
     resources.close()
     return agent
 

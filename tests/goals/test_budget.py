@@ -49,6 +49,7 @@ def budgets(draw: st.DrawFn) -> Budget:
         ("1.5K tokens", Budget(tokens=1_500), "1500 tokens"),
         ("2M tokens", Budget(tokens=2_000_000), "2M tokens"),
         ("1 token", Budget(tokens=1), "1 token"),
+        ("1000000 GPU-hours", Budget(gpu_ms=GPU_MS_MAX), "1000000 GPU-hours"),
         ("1.00000000000000000000000000000000000000 USD", Budget(micro_usd=1_000_000), "1 USD"),
     ],
 )
