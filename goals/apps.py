@@ -1,4 +1,4 @@
-"""Django's registration of the app."""
+"""Django's registration of the app; acts on what governance decides."""
 
 from django.apps import AppConfig
 
@@ -6,3 +6,9 @@ from django.apps import AppConfig
 class GoalsConfig(AppConfig):
     name = "goals"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from goals.receivers import apply_answer  # noqa: PLC0415 - needs loaded models
+        from governance.signals import approval_decided  # noqa: PLC0415 - needs loaded models
+
+        approval_decided.connect(apply_answer, dispatch_uid="goals.apply_answer")

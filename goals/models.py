@@ -39,7 +39,12 @@ class Goal(models.Model):
     satisfied = models.BooleanField(default=False)
     desired = models.CharField(max_length=8, choices=_choices(DesiredRun), default=DesiredRun.RUN)
     conditions = models.JSONField(default=list)
+    # The terminal phase the Goal is being landed in; set once, so that a crash cannot change it.
+    landing = models.CharField(max_length=16, default="")
+    landing_reason = models.CharField(max_length=64, default="")
+    landing_message = models.TextField(default="")
     iteration = models.PositiveIntegerField(default=0)
+    iteration_started_at = models.DateTimeField(null=True)
     graph_digest = models.CharField(max_length=71, default="")
     requested_by = models.CharField(max_length=150)
     sponsor = models.CharField(max_length=150, default="")
@@ -49,6 +54,7 @@ class Goal(models.Model):
     measured_at = models.DateTimeField(null=True)
     measured_span_id = models.CharField(max_length=16, default="")
     first_value = models.FloatField(null=True)
+    overruns = models.JSONField(default=dict)  # tokens used uncovered, by "attempt:model"
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True)
     landed_at = models.DateTimeField(null=True)
@@ -89,6 +95,7 @@ class Graph(models.Model):
     generation = models.PositiveIntegerField()
     digest = models.CharField(max_length=71)
     canonical = models.TextField()
+    estimates = models.JSONField(default=dict)  # by task name, and "" for the whole
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

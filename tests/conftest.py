@@ -1,1 +1,75 @@
 """Fixtures every test may use."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TWIN_URLS = {
+    "TELEMETRY_URL": "memory:",
+    "REGISTRY_URL": "memory:",
+    "CLUSTER_URL": "memory:?gpus=4",
+    "SIGNING_URL": "memory:",
+    "TRUST_DOMAIN_URL": "memory:clearance.test",
+}
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The in-memory twins that the product uses in this test."""
+
+    telemetry: Any
+    registry: Any
+    cluster: Any
+    signer: Any
+    trust_domain: Any
+
+
+def _forget_ports() -> None:
+    """Drop the ports that are kept once per process; the others are kept per data directory."""
+    from lineage.registry import get_registry
+    from lineage.signing import get_signer
+    from lineage.telemetry import get_telemetry
+
+    for getter in (get_registry, get_signer, get_telemetry):
+        getter.cache_clear()
+
+
+@pytest.fixture
+def twins(settings: Any, tmp_path: Path) -> Iterator[Twins]:
+    """Every port but policy replaced by its in-memory twin; policy is the real sandbox."""
+    for name, url in TWIN_URLS.items():
+        setattr(settings, name, url)
+    settings.CLEARANCE_DATA = tmp_path / "data"
+    settings.SECRET_KEY = "a key of the tests alone, long enough for Django's checks to be content"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    _forget_ports()
+    from agents.cluster import get_cluster
+    from agents.identity import get_trust_domain
+    from lineage.registry import get_registry
+    from lineage.signing import get_signer
+    from lineage.telemetry import get_telemetry
+
+    telemetry = get_telemetry()
+    telemetry.ensure_schema()
+    yield Twins(telemetry, get_registry(), get_cluster(), get_signer(), get_trust_domain())
+    _forget_ports()
+
+
+@pytest.fixture
+def people(db: None) -> dict[str, Any]:
+    """One user a role, each in namespace `default` alone, and an administrator of everything."""
+    from django.contrib.auth.models import User
+
+    from governance.domain import EVERY_NAMESPACE, Role
+    from governance.models import Membership
+
+    users = {}
+    for role in Role:
+        user = User.objects.create_user(username=role.value, password="correct horse battery")
+        namespace = EVERY_NAMESPACE if role is Role.ADMIN else "default"
+        Membership.objects.create(user=user, namespace=namespace, role=role)
+        users[role.value] = user
+    return users

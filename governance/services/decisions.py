@@ -21,7 +21,7 @@ from governance.policy.base import (
     PolicyPoint,
     Verdict,
 )
-from governance.services.journal import append_record
+from governance.services.journal import News, append_records
 from lineage.domain import Actor, ActorKind
 
 JUDGE = Actor(ActorKind.SYSTEM, "policy")
@@ -87,7 +87,14 @@ def judge(
     Without a bundle in force everything is denied (I8). The evaluation runs outside any
     transaction; the decisions and their journal records commit together.
     """
-    engine = engine or get_policy_engine()
+    judgement = _judge(case, subjects, engine or get_policy_engine())
+    with transaction.atomic():
+        Decision.objects.bulk_create(judgement.decisions, batch_size=500)
+        append_records([_news(decision) for decision in judgement.decisions])
+    return judgement
+
+
+def _judge(case: Case, subjects: Sequence[Subject], engine: PolicyEngine) -> Judgement:
     versions = list(BundleVersion.objects.exclude(stage=Stage.DRAFT).order_by("name", "version"))
     inputs = [subject.document for subject in subjects]
     verdicts: list[tuple[BundleVersion | None, Sequence[Verdict]]] = [
@@ -95,13 +102,20 @@ def judge(
     ]
     if not any(version.stage == Stage.ENFORCE for version in versions):
         verdicts.append((None, [_missing() for _ in subjects]))
-    with transaction.atomic():
-        decisions = [
-            _record(case, subject, version, verdict)
-            for version, answers in verdicts
-            for subject, verdict in zip(subjects, answers, strict=True)
-        ]
+    decisions = [
+        _decision(case, subject, version, verdict)
+        for version, answers in verdicts
+        for subject, verdict in zip(subjects, answers, strict=True)
+    ]
     return Judgement(worst([effective_outcome(d) for d in decisions]), tuple(decisions))
+
+
+def preview(
+    point: PolicyPoint, subjects: Sequence[Subject], *, engine: PolicyEngine | None = None
+) -> Judgement:
+    """What `judge` would say, recording nothing: the decisions returned are not saved."""
+    case = Case(point, namespace="")
+    return _judge(case, subjects, engine or get_policy_engine())
 
 
 def effective_outcome(decision: Decision) -> Outcome:
@@ -119,11 +133,11 @@ def _missing() -> Verdict:
     return Verdict(Outcome.DENY, (PolicyMessage(Outcome.DENY, text),), error="missing")
 
 
-def _record(
+def _decision(
     case: Case, subject: Subject, version: BundleVersion | None, verdict: Verdict
 ) -> Decision:
     canonical = _canonical(subject.document)
-    decision = Decision.objects.create(
+    return Decision(
         point=case.point,
         namespace=case.namespace,
         goal_uid=case.goal_uid,
@@ -136,39 +150,42 @@ def _record(
         input_digest=f"sha256:{hashlib.sha256(canonical).hexdigest()}",
         input_canonical=canonical.decode("utf-8"),
         outcome=verdict.outcome,
-        messages=[
-            {
-                "outcome": m.outcome.value,
-                "text": m.text,
-                "rule": m.rule,
-                "path": m.path,
-                "line": m.line,
-            }
-            for m in verdict.messages
-        ],
+        messages=[_message(message) for message in verdict.messages],
         error=verdict.error,
         engine=verdict.engine,
         duration_seconds=verdict.duration_seconds,
     )
-    append_record(
+
+
+def _message(message: PolicyMessage) -> dict[str, Any]:
+    return {
+        "outcome": message.outcome.value,
+        "text": message.text,
+        "rule": message.rule,
+        "path": message.path,
+        "line": message.line,
+    }
+
+
+def _news(decision: Decision) -> News:
+    return News(
         action="decision.made",
         actor=JUDGE,
         object_kind="decision",
         object_id=str(decision.uid),
-        namespace=case.namespace,
-        goal_uid=case.goal_uid,
+        namespace=decision.namespace,
+        goal_uid=decision.goal_uid,
         body={
-            "point": case.point.value,
-            "subject": {"kind": subject.kind, "id": subject.id},
+            "point": str(decision.point),
+            "subject": {"kind": decision.subject_kind, "id": decision.subject_id},
             "bundle_digest": decision.bundle_digest,
             "input_digest": decision.input_digest,
-            "outcome": decision.outcome,
-            "stage": decision.stage,
+            "outcome": str(decision.outcome),
+            "stage": str(decision.stage),
             "messages": decision.messages,
             "error": decision.error,
         },
     )
-    return decision
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:

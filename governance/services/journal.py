@@ -2,6 +2,8 @@
 
 import datetime as dt
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +27,19 @@ def rfc3339(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """One state change to be journaled. `body` is plain JSON without secrets."""
+
+    action: str
+    actor: Actor
+    object_kind: str
+    object_id: str
+    namespace: str
+    goal_uid: UUID | str | None = None
+    body: Mapping[str, Any] | None = None
+
+
 def append_record(
     *,
     action: str,
@@ -33,46 +48,64 @@ def append_record(
     object_id: str,
     namespace: str,
     goal_uid: UUID | str | None = None,
-    body: dict[str, Any] | None = None,
+    body: Mapping[str, Any] | None = None,
 ) -> JournalRecord:
-    """Append one record to the chain; it commits or vanishes with the caller's transaction.
+    """Append one record; see `append_records`."""
+    return append_records([News(action, actor, object_kind, object_id, namespace, goal_uid, body)])[
+        0
+    ]
 
-    `body` is plain JSON without secrets. The head row is locked until the commit, which gives the
-    chain its order. Raises JournalOutsideTransaction when no transaction is open.
+
+def append_records(news: Sequence[News]) -> list[JournalRecord]:
+    """Append records to the chain; they commit or vanish with the caller's transaction.
+
+    The head row is locked until the commit, which gives the chain its order. Raises
+    JournalOutsideTransaction when no transaction is open.
     """
     if not transaction.get_connection().in_atomic_block:
-        raise JournalOutsideTransaction(action)
+        raise JournalOutsideTransaction(news[0].action if news else "nothing")
     head = _locked_head()
     at = timezone.now()
-    document = {
-        "seq": head.size,
+    records: list[JournalRecord] = []
+    last_hash = head.last_hash
+    for seq, item in enumerate(news, start=head.size):
+        record = _chained(item, seq=seq, at=at, prev=last_hash)
+        last_hash = record.hash
+        records.append(record)
+    JournalRecord.objects.bulk_create(records, batch_size=500)
+    JournalHead.objects.filter(pk=head.pk).update(
+        size=head.size + len(records), last_hash=last_hash
+    )
+    return records
+
+
+def _chained(item: News, *, seq: int, at: dt.datetime, prev: str) -> JournalRecord:
+    document: dict[str, Any] = {
+        "seq": seq,
         "at": rfc3339(at),
-        "actor": actor.document(),
-        "action": action,
-        "object": {"kind": object_kind, "id": object_id},
-        "namespace": namespace,
-        "goal": str(goal_uid) if goal_uid else None,
-        "body": body or {},
-        "prev": head.last_hash,
+        "actor": item.actor.document(),
+        "action": item.action,
+        "object": {"kind": item.object_kind, "id": item.object_id},
+        "namespace": item.namespace,
+        "goal": str(item.goal_uid) if item.goal_uid else None,
+        "body": dict(item.body or {}),
+        "prev": prev,
     }
     canonical = rfc8785.dumps(document)
-    digest = hashlib.sha256(canonical).hexdigest()
-    record = JournalRecord.objects.create(
-        seq=head.size,
+    return JournalRecord(
+        seq=seq,
         at=at,
-        actor_kind=actor.kind.value,
-        actor_id=actor.id,
-        action=action,
-        object_kind=object_kind,
-        object_id=object_id,
-        namespace=namespace,
-        goal_uid=goal_uid,
+        actor_kind=item.actor.kind.value,
+        actor_id=item.actor.id,
+        action=item.action,
+        object_kind=item.object_kind,
+        object_id=item.object_id,
+        namespace=item.namespace,
+        goal_uid=item.goal_uid,
         canonical=canonical.decode("utf-8"),
-        hash=digest,
+        hash=hashlib.sha256(canonical).hexdigest(),
         leaf_hash=hashlib.sha256(LEAF_PREFIX + canonical).digest(),
     )
-    JournalHead.objects.filter(pk=head.pk).update(size=head.size + 1, last_hash=digest)
-    return record
 
 
 def _locked_head() -> JournalHead:

@@ -104,7 +104,7 @@ def push_evidence(
 ) -> Artifact:
     """Store and sign a statement about artifacts (an A/B result, say) as an artifact of its own."""
     registry = registry or get_registry()
-    statement = {
+    statement: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
         "subject": [subject for artifact in about for subject in _subjects(artifact)],
         "predicateType": predicate_type,

@@ -1,0 +1,27 @@
+"""What goals do at news from governance: an answer takes effect in its own transaction."""
+
+import json
+from typing import Any
+
+from goals.events import hint_on_commit, ring_on_commit
+from goals.models import Goal
+from goals.services.releases import apply_release_answer
+from goals.services.throttle import apply_budget_answer, apply_graph_answer
+from governance.domain import ApprovalKind
+from governance.models import Approval
+from lineage.domain import Actor
+
+
+def apply_answer(sender: object, *, approval: Approval, actor: Actor, **_: Any) -> None:
+    """Apply a decided, expired or voided approval to what it was about."""
+    request = json.loads(approval.request_canonical)
+    if approval.kind == ApprovalKind.RELEASE:
+        apply_release_answer(approval, request, actor)
+    goal = Goal.objects.filter(pk=approval.goal_uid).first() if approval.goal_uid else None
+    if goal is not None:
+        if approval.kind == ApprovalKind.BUDGET:
+            apply_budget_answer(approval, goal, request, actor)
+        elif approval.kind == ApprovalKind.GRAPH:
+            apply_graph_answer(approval, goal, request)
+        ring_on_commit(goal.uid)
+    hint_on_commit(goal_uid=approval.goal_uid, namespace=approval.namespace, topic="approval")

@@ -1,0 +1,98 @@
+"""Reads of Goals: resources, accounts, the chain of facts behind each."""
+
+from typing import Any
+
+from django.db.models import Sum
+
+from agents.models import Attempt
+from goals.domain.states import EntryKind
+from goals.models import Account, Goal, LedgerEntry, Release, Task
+from governance.services.journal import rfc3339
+
+API_VERSION = "orchestration.ai/v1"
+
+
+def goal_resource(goal: Goal) -> dict[str, Any]:
+    """The Goal as the custom resource `Goal` of `orchestration.ai/v1`."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Goal",
+        "metadata": {
+            "name": goal.name,
+            "namespace": goal.namespace,
+            "uid": str(goal.uid),
+            "generation": goal.generation,
+            "labels": goal.labels,
+            "annotations": goal.annotations,
+            "creationTimestamp": rfc3339(goal.created_at),
+            "deletionTimestamp": rfc3339(goal.deletion_requested_at)
+            if goal.deletion_requested_at
+            else None,
+        },
+        "spec": goal.spec,
+        "status": goal_status(goal),
+    }
+
+
+def goal_status(goal: Goal) -> dict[str, Any]:
+    """The status block: where the Goal stands and why."""
+    return {
+        "phase": goal.phase,
+        "satisfied": goal.satisfied,
+        "observedGeneration": goal.observed_generation,
+        "conditions": goal.conditions,
+        "iteration": goal.iteration,
+        "graphDigest": goal.graph_digest,
+        "requestedBy": goal.requested_by,
+        "desired": goal.desired,
+        "measured": None
+        if goal.measured_at is None
+        else {
+            "value": goal.measured_value,
+            "unit": goal.measured_unit,
+            "at": rfc3339(goal.measured_at),
+            "spanId": goal.measured_span_id,
+        },
+        "accounts": [account_document(account) for account in goal.accounts.all()],
+        "startedAt": rfc3339(goal.started_at) if goal.started_at else None,
+        "landedAt": rfc3339(goal.landed_at) if goal.landed_at else None,
+    }
+
+
+def account_document(account: Account) -> dict[str, Any]:
+    """One dimension of the budget, in the ledger's unit."""
+    return {
+        "unit": account.unit,
+        "granted": granted(account),
+        "limit": account.limit,
+        "reserved": account.reserved,
+        "settled": account.settled,
+        "available": account.available,
+        "overrun": account.overrun,
+    }
+
+
+def granted(account: Account) -> int:
+    """All that was ever granted; the limit sinks again when a Goal lands and returns the rest."""
+    total = account.entries.filter(kind=EntryKind.GRANT).aggregate(total=Sum("amount"))["total"]
+    return int(total or 0)
+
+
+def tasks_of(goal: Goal) -> list[Task]:
+    """Tasks of the current graph in all its iterations."""
+    return list(goal.tasks.filter(graph_digest=goal.graph_digest))
+
+
+def attempts_of(goal: Goal) -> list[Attempt]:
+    """All attempts of a Goal, oldest first."""
+    return list(Attempt.objects.filter(goal_uid=goal.uid).select_related("agent"))
+
+
+def ledger_of(goal: Goal) -> list[LedgerEntry]:
+    """All entries of a Goal's accounts, oldest first."""
+    return list(LedgerEntry.objects.filter(account__goal=goal).select_related("account"))
+
+
+def releases_of(goal: Goal) -> list[Release]:
+    """Releases made by a Goal's attempts."""
+    return list(Release.objects.filter(goal_uid=goal.uid))

@@ -1,0 +1,302 @@
+"""Apply: what a person asks becomes a Goal, a changed Goal, or nothing when nothing changed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from agents.domain.problems import FieldProblem, ManifestError
+from agents.domain.states import ACTIVE_STATES, DesiredState
+from agents.models import Attempt
+from agents.services.attempts import set_desired
+from agents.services.registry import Outcome
+from goals.domain.budget import Budget, parse_budget
+from goals.domain.graph import PlanError, TaskGraph
+from goals.domain.manifest import GoalManifest
+from goals.domain.states import DesiredRun, EntryKind, Phase, Unit
+from goals.events import hint_on_commit, ring_on_commit
+from goals.models import Goal
+from goals.services.conditions import journal_goal
+from goals.services.landing import start_landing
+from goals.services.ledger import NotCovered, Source, open_account, post_entry
+from goals.services.planning import agents_in, build_graph
+from governance.access import Principal
+from governance.domain import Permission
+from governance.services.approvals import void_approvals
+from lineage.domain import Actor
+
+
+class GoalError(Exception):
+    """A Goal cannot be changed like that; the text says why and what to do."""
+
+
+class GoalConflict(GoalError):
+    """Where the Goal stands does not allow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The Goal and what applying its manifest did."""
+
+    goal: Goal
+    outcome: Outcome
+
+
+def check_goal(manifest: GoalManifest) -> TaskGraph:
+    """The graph the manifest would get now. Raises ManifestError naming each wrong field."""
+    known = agents_in(manifest.namespace, manifest.spec.agents)
+    problems = [
+        FieldProblem(
+            f"spec.agents[{index}]",
+            f"no agent {name!r} is registered in namespace {manifest.namespace}: "
+            "apply its manifest first.",
+        )
+        for index, name in enumerate(manifest.spec.agents)
+        if name not in known
+    ]
+    parent = _parent(manifest)
+    if manifest.spec.parent and parent is None:
+        problems.append(
+            FieldProblem("spec.parent", f"no Goal {manifest.spec.parent!r} in this namespace.")
+        )
+    elif parent is not None and not manifest.spec.budget.narrower_or_equal(
+        parse_budget(parent.spec["budget"])
+    ):
+        problems.append(
+            FieldProblem("spec.budget", f"wider than the budget of its parent {parent.name!r}.")
+        )
+    if problems:
+        raise ManifestError(problems)
+    try:
+        return build_graph(manifest, goal_uid="", generation=0)
+    except PlanError as error:
+        raise ManifestError([FieldProblem("spec.agents", str(error))]) from error
+
+
+def _parent(manifest: GoalManifest) -> Goal | None:
+    if not manifest.spec.parent:
+        return None
+    return Goal.objects.filter(
+        namespace=manifest.namespace, name=manifest.spec.parent, deleted_at__isnull=True
+    ).first()
+
+
+def apply_goal(manifest: GoalManifest, *, principal: Principal) -> Applied:
+    """Create or change a Goal; the same manifest again changes nothing.
+
+    Raises NotAllowed, ManifestError, GoalConflict.
+    """
+    principal.require(Permission.OPERATE, namespace=manifest.namespace)
+    check_goal(manifest)
+    existing = _existing(manifest)
+    if existing is None:
+        try:
+            return _create(manifest, principal)
+        except IntegrityError:
+            existing = _existing(manifest)
+            if existing is None:
+                raise
+    return _change(existing, manifest, principal)
+
+
+def _existing(manifest: GoalManifest) -> Goal | None:
+    return Goal.objects.filter(
+        namespace=manifest.namespace, name=manifest.name, deleted_at__isnull=True
+    ).first()
+
+
+def _create(manifest: GoalManifest, principal: Principal) -> Applied:
+    with transaction.atomic():
+        goal = Goal.objects.create(
+            namespace=manifest.namespace,
+            name=manifest.name,
+            labels=dict(manifest.labels),
+            annotations=dict(manifest.annotations),
+            spec=manifest.spec_document(),
+            objective=manifest.spec.objective.text,
+            requested_by=principal.username,
+            sponsor=manifest.spec.sponsor,
+        )
+        _take_from_parent(goal, manifest, principal.actor)
+        for dimension, amount in manifest.spec.budget.amounts().items():
+            open_account(
+                goal,
+                unit=Unit(dimension),
+                limit=amount,
+                key="budget:1",
+                source=Source(actor=principal.actor, note="budget of generation 1"),
+            )
+        journal_goal(goal, "goal.created", {"spec": goal.spec}, actor=principal.actor)
+        _announce(goal)
+    return Applied(goal, Outcome.CREATED)
+
+
+def _take_from_parent(goal: Goal, manifest: GoalManifest, actor: Actor) -> None:
+    """Reserve a sub-goal's budget in its parent's accounts: sub-goals only narrow."""
+    parent = _parent(manifest)
+    if parent is None:
+        return
+    for dimension, amount in manifest.spec.budget.amounts().items():
+        account = parent.accounts.filter(unit=dimension).first()
+        try:
+            if account is None:
+                raise NotCovered(unit=dimension, wanted=amount, held=0)
+            post_entry(
+                account,
+                kind=EntryKind.RESERVE,
+                amount=amount,
+                key=f"child:{goal.uid}:{dimension}",
+                source=Source(actor=actor, note=f"sub-goal {goal.name}"),
+            )
+        except NotCovered as error:
+            raise ManifestError(
+                [
+                    FieldProblem(
+                        "spec.budget", f"the parent {parent.name!r} cannot cover it: {error}"
+                    )
+                ]
+            ) from error
+
+
+def _change(goal: Goal, manifest: GoalManifest, principal: Principal) -> Applied:
+    with transaction.atomic():
+        goal = Goal.objects.select_for_update().get(pk=goal.pk)
+        if goal.deletion_requested_at is not None:
+            raise GoalConflict(f"{goal} is being deleted: apply again once it is gone.")
+        spec = manifest.spec_document()
+        labels, annotations = dict(manifest.labels), dict(manifest.annotations)
+        if (goal.spec, goal.labels, goal.annotations) == (spec, labels, annotations):
+            return Applied(goal, Outcome.UNCHANGED)
+        changes: dict[str, Any] = {"labels": labels, "annotations": annotations}
+        if goal.spec != spec:
+            if goal.landing and not goal.is_landed:
+                raise GoalConflict(f"{goal} is landing: apply again in a moment.")
+            changes |= _next_generation(goal, manifest, principal)
+        Goal.objects.filter(pk=goal.pk).update(**changes)
+        goal.refresh_from_db()
+        journal_goal(goal, "goal.changed", {"spec": goal.spec}, actor=principal.actor)
+        _announce(goal)
+    return Applied(goal, Outcome.CONFIGURED)
+
+
+def _next_generation(goal: Goal, manifest: GoalManifest, principal: Principal) -> dict[str, Any]:
+    """Columns of a new generation: everything is planned, judged and approved anew."""
+    void_approvals(
+        subject_kind="goal", subject_id=str(goal.uid), why="The Goal was changed meanwhile."
+    )
+    for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
+        set_desired(attempt, DesiredState.STOPPED, actor=principal.actor)
+    _move_limits(goal, manifest.spec.budget, principal.actor)
+    return {
+        "spec": manifest.spec_document(),
+        "objective": manifest.spec.objective.text,
+        "sponsor": manifest.spec.sponsor,
+        "generation": goal.generation + 1,
+        "editors": sorted({*goal.editors, principal.username}),
+        "phase": Phase.DRAFT,
+        "satisfied": False,
+        "desired": DesiredRun.RUN,
+        "landing": "",
+        "landing_reason": "",
+        "landing_message": "",
+        "landed_at": None,
+        "iteration": 0,
+        "iteration_started_at": None,
+    }
+
+
+def _move_limits(goal: Goal, budget: Budget, actor: Actor) -> None:
+    """Bring the limits to the new budget; never below what is spent or reserved."""
+    wanted = budget.amounts()
+    key = f"budget:{goal.generation + 1}"
+    source = Source(actor=actor, note=f"budget of generation {goal.generation + 1}")
+    for unit in Unit:
+        account = goal.accounts.filter(unit=unit).first()
+        limit = wanted.get(unit.value, 0)
+        held = account.limit if account else 0
+        if limit > held:
+            open_account(goal, unit=unit, limit=limit - held, key=key, source=source)
+        elif account is not None and limit < held:
+            try:
+                post_entry(
+                    account, kind=EntryKind.RETURN, amount=held - limit, key=key, source=source
+                )
+            except NotCovered as error:
+                raise ManifestError(
+                    [
+                        FieldProblem(
+                            "spec.budget",
+                            f"{account.settled + account.reserved} {unit} are already spent or "
+                            "reserved: the budget cannot be less.",
+                        )
+                    ]
+                ) from error
+
+
+def pause_goal(goal: Goal, *, principal: Principal) -> Goal:
+    """Pause everything of a Goal, keeping its state; repeating it changes nothing."""
+    return _desire(goal, DesiredRun.PAUSE, principal, allowed={Phase.RUNNING, Phase.PAUSED})
+
+
+def resume_goal(goal: Goal, *, principal: Principal) -> Goal:
+    """Let a Goal that a person paused run on; a question of budget stays open."""
+    return _desire(goal, DesiredRun.RUN, principal, allowed={Phase.RUNNING, Phase.PAUSED})
+
+
+def _desire(goal: Goal, desired: DesiredRun, principal: Principal, *, allowed: set[Phase]) -> Goal:
+    principal.require(Permission.OPERATE, namespace=goal.namespace)
+    with transaction.atomic():
+        goal = Goal.objects.select_for_update().get(pk=goal.pk)
+        if Phase(goal.phase) not in allowed or goal.landing:
+            raise GoalConflict(f"{goal} is {goal.landing or goal.phase}: it cannot {desired} now.")
+        if goal.desired != desired:
+            Goal.objects.filter(pk=goal.pk).update(desired=desired)
+            goal.desired = desired
+            journal_goal(goal, f"goal.desired_{desired.value}", {}, actor=principal.actor)
+            _announce(goal)
+    return goal
+
+
+def cancel_goal(goal: Goal, *, principal: Principal, reason: str = "") -> Goal:
+    """Land a Goal: everything of it ends first. A landed Goal is left as it is."""
+    principal.require(Permission.OPERATE, namespace=goal.namespace)
+    with transaction.atomic():
+        goal = Goal.objects.select_for_update().get(pk=goal.pk)
+        if goal.is_landed:
+            return goal
+        Goal.objects.filter(pk=goal.pk).update(desired=DesiredRun.CANCEL)
+        message = f"Cancelled by {principal.username}. {reason}".strip()
+        start_landing(goal, Phase.CANCELLED, reason="Cancelled", message=message)
+        journal_goal(goal, "goal.cancelled", {"reason": reason}, actor=principal.actor)
+        _announce(goal)
+    goal.refresh_from_db()
+    return goal
+
+
+def delete_goal(goal: Goal, *, principal: Principal) -> Goal:
+    """Land a Goal, then hide it; its records and evidence are kept for ever."""
+    principal.require(Permission.OPERATE, namespace=goal.namespace)
+    with transaction.atomic():
+        goal = Goal.objects.select_for_update().get(pk=goal.pk)
+        if goal.deletion_requested_at is None:
+            now = timezone.now()
+            Goal.objects.filter(pk=goal.pk).update(
+                deletion_requested_at=now, deleted_at=now if goal.is_landed else None
+            )
+            journal_goal(goal, "goal.deletion_requested", {}, actor=principal.actor)
+            if not goal.is_landed:
+                start_landing(
+                    goal,
+                    Phase.CANCELLED,
+                    reason="Deleted",
+                    message=f"Deleted by {principal.username}.",
+                )
+            _announce(goal)
+    goal.refresh_from_db()
+    return goal
+
+
+def _announce(goal: Goal) -> None:
+    ring_on_commit(goal.uid)
+    hint_on_commit(goal_uid=goal.uid, namespace=goal.namespace, topic="goal")
