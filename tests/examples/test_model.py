@@ -67,6 +67,13 @@ def test_the_heavy_model_costs_far_more_than_the_small_one(
     assert percentile(slow, 99) >= 5 * percentile(fast, 99)
 
 
+def test_the_heavy_model_is_heavy_by_what_it_computes(heavy: RiskModel, heavy_file: Path) -> None:
+    assert load_model(heavy_file).copies == heavy.copies
+    multiplications = heavy.copies * heavy.parameters
+    assert multiplications > 3e9  # for one order; about 50 ms of one core of 2024
+    assert 5e6 < heavy_file.stat().st_size < 50e6
+
+
 def test_fitting_and_distilling_again_gives_the_same_bytes(
     small: RiskModel, heavy: RiskModel, tmp_path: Path
 ) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from examples.checkout.checkout_risk.model import RiskModel, load_model
+from examples.checkout.checkout_risk.model import RiskModel
 from examples.checkout.checkout_risk.orders import load_split
-from examples.checkout.checkout_risk.training import HEAVY_COPIES
 from tests.examples.conftest import Program, Start
 from tests.examples.console_stand_in import ConsoleStandIn
 
@@ -182,8 +181,3 @@ def test_it_ends_on_sigterm_and_says_which_port_is_taken(open_shop: OpenShop, st
     shop.program.process.terminate()
     assert shop.program.finish(seconds=10) == 0
     assert shop.program.lines[-1] == "checkout: stopped"
-
-
-def test_the_heavy_model_is_really_loaded(heavy_file: Path) -> None:
-    assert heavy_file.stat().st_size > 5e6
-    assert load_model(heavy_file).copies == HEAVY_COPIES
