@@ -5,7 +5,6 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -504,7 +503,6 @@ def main(path: str) -> None:
     supervisor = Supervisor(directory, launch)
     try:
         supervisor.run()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException:  # the interpreter writes it to shim.log; the guard settles the rest
         processes.kill_descendants(os.getpid(), supervisor.record.pid)
         raise
