@@ -10,7 +10,7 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
 
 
-class StrictEnv(environ.Env):  # type: ignore[misc] # django-environ is not typed
+class StrictEnv(environ.Env):
     """django-environ with two differences: booleans are strict, and `NAME_FILE` names a secret.
 
     A variable `NAME` may be given as `NAME_FILE`, the path of a file that holds the value; white
