@@ -25,9 +25,9 @@ def wide_goal(tasks: int = TASKS) -> tuple[GoalManifest, dict[str, AgentManifest
                 "spec": {
                     "image": f"registry.example/agents/agent-{number}@sha256:{number:064x}",
                     "command": ["python", "-m", "agent", str(number)],
-                    "serviceAccount": f"agent-{number}",
+                    "serviceAccountName": f"agent-{number}",
                     "env": {"SHARD": str(number)},
-                    "resources": {"gpus": number % 3, "memory": "2Gi"},
+                    "resources": {"limits": {"nvidia.com/gpu": number % 3, "memory": "2Gi"}},
                     "consumes": [f"thing-{other}" for other in consumed],
                     "produces": [f"thing-{number}"],
                     "estimate": {"seconds": 60, "tokens": 1000},

@@ -25,9 +25,11 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False}
 _BOOLEANS["FALSE"] = False
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)|NaN|-?Infinity")
+# A leading zero means octal to one YAML reader, decimal to the next and text to a third: text here.
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_NOT_FINITE_JSON = re.compile(r"NaN|-?Infinity")  # what lax JSON writers write; text in YAML
 # YAML 1.2 section 5.1: the characters a text may hold, of which we take no lone surrogate.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -174,6 +176,7 @@ class _Builder:
     def __init__(self, source: str, max_documents: int) -> None:
         self._source = source
         self._max_documents = max_documents
+        self._is_json = source.lstrip().startswith("{")
         self._stack: list[_Open] = []
         self._nodes = 0
         self._root: Any = None
@@ -273,7 +276,7 @@ class _Builder:
             return None
         if text in _BOOLEANS:
             return _BOOLEANS[text]
-        if _NOT_FINITE.fullmatch(text):
+        if _NOT_FINITE.fullmatch(text) or (self._is_json and _NOT_FINITE_JSON.fullmatch(text)):
             self._fail(event, f"{text} is not a number that can be used; write a finite number.")
         if _INTEGER.fullmatch(text):
             return self._integer(event, text)

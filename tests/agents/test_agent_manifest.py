@@ -27,9 +27,9 @@ spec:
   role: revenue-critical
   image: registry.example:5000/agents/canary:1.0
   command: [python, -m, canary, ""]
-  serviceAccount: canary-deployer
+  serviceAccountName: canary-deployer
   env: [{name: MODE, value: "1"}, {name: EMPTY}]
-  resources: {gpus: "1", memory: 2.5Gi}
+  resources: {limits: {nvidia.com/gpu: "1", memory: 2.5Gi}}
   consumes: [candidate-model, {name: orders, external: true}]
   produces: [release]
   estimate: {seconds: 60, gpuSeconds: 60.5, tokens: 0, usd: 0.02}
@@ -47,6 +47,14 @@ def document(text: str = AGENT) -> Mapping[str, Any]:
 def changed(**spec: Any) -> dict[str, Any]:
     base = document()
     return {**base, "spec": {**base["spec"], **spec}}
+
+
+def limits(name: str, value: object) -> dict[str, Any]:
+    return {"resources": {"limits": {name: value}}}
+
+
+GPU_PATH = 'spec.resources.limits["nvidia.com/gpu"]'
+MEMORY_PATH = "spec.resources.limits.memory"
 
 
 def problems(value: Mapping[str, Any]) -> dict[str, str]:
@@ -102,8 +110,8 @@ def test_the_least_an_agent_declares() -> None:
         ({"image": "Not An Image"}, "spec.image", "image reference"),
         ({"image": None}, "spec.image", "is required"),
         ({"gpus": 1}, "spec.gpus", "is not a known field"),
-        ({"serviceAcount": "x"}, "spec.serviceAcount", "did you mean serviceAccount?"),
-        ({"serviceAccount": "a_b"}, "spec.serviceAccount", "RFC 1123"),
+        ({"serviceAccount": "x"}, "spec.serviceAccount", "did you mean serviceAccountName?"),
+        ({"serviceAccountName": "a_b"}, "spec.serviceAccountName", "RFC 1123"),
         ({"role": "Experimental"}, "spec.role", "RFC 1123"),
         ({"command": "python"}, "spec.command", "must be a list"),
         ({"command": ["a", 1]}, "spec.command[1]", "put it in quotes"),
@@ -111,12 +119,13 @@ def test_the_least_an_agent_declares() -> None:
         ({"env": {"A-B": "x"}}, "spec.env.A-B", "the key must be letters"),
         ({"env": {"CLEARANCE_API_URL": "x"}}, "spec.env.CLEARANCE_API_URL", "CLEARANCE_"),
         ({"env": [{"name": "A"}, {"name": "A"}]}, "spec.env[1].name", "listed twice"),
-        ({"resources": {"gpus": "500m"}}, "spec.resources.gpus", "whole number"),
-        ({"resources": {"gpus": -1}}, "spec.resources.gpus", "from 0 to 1024"),
-        ({"resources": {"gpus": True}}, "spec.resources.gpus", "quantity"),
-        ({"resources": {"memory": "2 gigs"}}, "spec.resources.memory", "quantity"),
-        ({"resources": {"memory": "99Ei"}}, "spec.resources.memory", "whole number from"),
-        ({"resources": {"memory": float("nan")}}, "spec.resources.memory", "quantity"),
+        (limits("nvidia.com/gpu", "500m"), GPU_PATH, "whole number"),
+        (limits("nvidia.com/gpu", -1), GPU_PATH, "from 0 to 1024"),
+        (limits("nvidia.com/gpu", True), GPU_PATH, "quantity"),
+        (limits("memory", "2 gigs"), MEMORY_PATH, "quantity"),
+        (limits("memory", "99Ei"), MEMORY_PATH, "whole number from"),
+        (limits("memory", float("nan")), MEMORY_PATH, "quantity"),
+        ({"resources": {"gpus": 1}}, "spec.resources.gpus", "is not a known field; known: limits"),
         ({"resources": []}, "spec.resources", "must be a mapping, not a list"),
         ({"consumes": ["a", {"name": "a"}]}, "spec.consumes[1]", "listed twice"),
         ({"consumes": [{"external": True}]}, "spec.consumes[0].name", "is required"),
@@ -188,12 +197,21 @@ def agent_manifests(draw: st.DrawFn) -> AgentManifest:
     )
 
 
+class QuotingDumper(yaml.SafeDumper):
+    """PyYAML leaves texts bare that only YAML 1.1 reads as text, such as 1e5."""
+
+
+QuotingDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 @given(agent_manifests())
 def test_document_and_back_loses_nothing(agent: AgentManifest) -> None:
     plain = agent.to_document()
     assert parse_agent(plain) == agent
     assert parse_agent(document(json.dumps(plain, indent="\t"))) == agent
-    assert parse_agent(document(yaml.safe_dump(plain, allow_unicode=True))) == agent
+    assert parse_agent(document(yaml.dump(plain, Dumper=QuotingDumper))) == agent
 
 
 @pytest.mark.parametrize(
@@ -212,6 +230,7 @@ def test_document_and_back_loses_nothing(agent: AgentManifest) -> None:
         ("a:\n\t- b", "line 2, column 1: A tab cannot indent YAML"),
         ("a: .nan", "line 1, column 4: .nan is not a number"),
         ("a: -.inf", "is not a number"),
+        ('{"a": -Infinity}', "line 1, column 7: -Infinity is not a number"),
         ('{"a": NaN}', "line 1, column 7: NaN is not a number"),
         ('{"a": 1e999}', "line 1, column 7: The number is too large"),
         ("a: 9007199254740992", "line 1, column 4: The number is beyond"),
@@ -234,7 +253,7 @@ def test_document_and_back_loses_nothing(agent: AgentManifest) -> None:
         ("\N{SNOWMAN}" * 400_000, "over 1048576 bytes"),
         ("--- {a: 1}\n" * 101, "more than 100 documents"),
     ],
-    ids=range(34),
+    ids=range(35),
 )
 def test_bad_text_is_refused_with_its_place(text: str | bytes, message: str) -> None:
     with pytest.raises(ManifestError) as caught:
@@ -245,7 +264,8 @@ def test_bad_text_is_refused_with_its_place(text: str | bytes, message: str) -> 
 
 
 def test_plain_scalars_are_those_of_json() -> None:
-    text = "{a: no, b: 1:30, c: 2026-01-02, d: ~, e: true, f: 0x10, g: 1.5, h: '1', i: 010, j: =}"
+    text = "---\n{a: no, b: 1:30, c: 2026-01-02, d: ~, e: true, f: 0x10, g: 1.5, h: '1', "
+    text += "i: 010, j: =, k: NaN, l: 1e5}"
     assert load_documents(text) == [
         {
             "a": "no",
@@ -256,8 +276,10 @@ def test_plain_scalars_are_those_of_json() -> None:
             "f": 16,
             "g": 1.5,
             "h": "1",
-            "i": 10,
+            "i": "010",
             "j": "=",
+            "k": "NaN",
+            "l": 1e5,
         }
     ]
 
