@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from agents.domain.manifest import parse_agent
+from goals.domain.manifest import parse_goal
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "examples" / "checkout"
 
@@ -46,3 +50,17 @@ def test_every_agent_of_a_goal_is_declared_and_finds_what_it_consumes() -> None:
             for name in [*spec["produces"], *spec["consumes"]]:
                 # the one that never ends never gets as far as producing
                 assert f'"{name}"' in text or agents_file == "rogue-agents.yaml"
+
+
+@pytest.mark.parametrize("name", ["agents.yaml", "rogue-agents.yaml"])
+def test_the_product_accepts_every_agent(name: str) -> None:
+    for document in documents(name):
+        agent = parse_agent(document)
+        assert agent.role in ("revenue-critical", "experimental")
+        assert agent.estimate.seconds is not None
+
+
+@pytest.mark.parametrize("name", ["goal.yaml", "rogue-fine-tune.yaml"])
+def test_the_product_accepts_every_goal(name: str) -> None:
+    goal = parse_goal(documents(name)[0])
+    assert goal.name == documents(name)[0]["metadata"]["name"]
