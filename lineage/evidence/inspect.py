@@ -34,7 +34,7 @@ from lineage.evidence.base import (
 )
 from lineage.evidence.merkle import leaf_hash, root_from_leaves, verify_consistency
 from lineage.evidence.pack import parse_checkpoint
-from lineage.evidence.strict_json import strict_object
+from lineage.evidence.strict_json import canonical_object, strict_object
 from lineage.signing.base import Signer
 from lineage.signing.notes import NoteVerifier
 from lineage.signing.verification import BundleVerifier
@@ -42,7 +42,7 @@ from lineage.signing.verification import BundleVerifier
 _RECORD_KEYS = frozenset(
     ("seq", "at", "actor", "action", "object", "namespace", "goal", "body", "prev")
 )
-_DETAIL_MAX_CHARS = 300  # a pack must not flood the page it is shown on
+_DETAIL_MAX_CHARS = 300
 _GAPS_MAX = 1000
 _GENESIS = "0" * 64
 
@@ -121,8 +121,7 @@ class _Inspection:
         # list; whatever it is, the step has not held.
         except Exception as error:
             detail, is_ok = f"{type(error).__name__}: {error}", False
-        shown = "".join(c if c.isprintable() else "?" for c in detail[:_DETAIL_MAX_CHARS])
-        self.steps.append(Step(name, is_ok, shown))
+        self.steps.append(Step(name, is_ok, _shown(detail)))
 
     def report(self) -> PackReport:
         gaps = self.manifest.get("gaps", [])
@@ -130,7 +129,7 @@ class _Inspection:
         return PackReport(
             steps=tuple(self.steps),
             first_bad=self.first_bad,
-            gaps=tuple(str(gap)[:_DETAIL_MAX_CHARS] for gap in found[:_GAPS_MAX]),
+            gaps=tuple(_shown(str(gap)) for gap in found[:_GAPS_MAX]),
             fingerprint=self._fingerprint(),
         )
 
@@ -155,6 +154,8 @@ class _Inspection:
     def read(self, path: Path) -> str:
         if path.is_dir():
             self._read_folder(path)
+            if not self.files:
+                raise PackRefused("an empty folder")
             return f"{len(self.files)} files in a folder"
         if path.stat().st_size > PACK_MAX_BYTES:
             raise PackRefused("larger than a pack can be")
@@ -262,7 +263,7 @@ class _Inspection:
         for position, line in enumerate(self.lines):
             try:
                 self.records.append(_record(line, goal))
-            except (ValueError, TypeError, RecursionError, PackRefused) as error:
+            except Exception as error:  # as in `run`: whatever it is, this record is the one
                 raise PackRefused(
                     f"{self._blame(position)} is not as it must be: {error}"
                 ) from error
@@ -413,8 +414,8 @@ class _Inspection:
         seq, action = None, "unreadable"
         try:
             record = strict_object(self.lines[position])
-            seq, action = int(record["seq"]), str(record["action"])[:64]
-        except (ValueError, KeyError, TypeError):
+            seq, action = int(record["seq"]), _shown(str(record["action"]))
+        except (ValueError, KeyError, TypeError, OverflowError):
             pass  # it stays unreadable; its place is what is known
         if self.first_bad is None or position < self.first_bad.position:
             self.first_bad = BadRecord(position, seq, action)
@@ -461,7 +462,7 @@ class _Window(io.RawIOBase):
 
 
 def _record(line: bytes, goal: Mapping[str, Any]) -> Mapping[str, Any]:
-    record = strict_object(line)
+    record = canonical_object(line)
     if frozenset(record) != _RECORD_KEYS:
         raise PackRefused("its members are not those of a record")
     if type(record["seq"]) is not int or record["seq"] < 0:
@@ -469,9 +470,12 @@ def _record(line: bytes, goal: Mapping[str, Any]) -> Mapping[str, Any]:
     _hash(record["prev"])
     if (record["goal"], record["namespace"]) != (goal["uid"], goal["namespace"]):
         raise PackRefused("it belongs to another Goal or namespace")
-    if rfc8785.dumps(record) != line:
-        raise PackRefused("it is not canonical JSON")
     return record
+
+
+def _shown(text: str) -> str:
+    """Printable and short: a pack must not steer the terminal or page it is shown on."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_DETAIL_MAX_CHARS])
 
 
 def _hash(text: str) -> bytes:
