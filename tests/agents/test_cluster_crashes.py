@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.cluster.local import LocalCluster
+from agents.cluster.local import LocalCluster, start_shim
 from agents.cluster.shim.processes import orphans, read_process
 from agents.cluster.shim.records import Record, WorkloadDirectory, boot_id, is_locked
 from tests.agents.cluster_workloads import (
@@ -142,24 +142,55 @@ def test_shim_and_guard_killed_at_once_are_settled_by_the_next_look(cluster: Loc
     assert not [pid for pid in [program, *strays] if is_alive(pid)]
 
 
+def test_a_slot_waits_for_the_guard_of_its_dead_holder(cluster: LocalCluster) -> None:
+    cluster.create(python_spec("first", DAEMONS + FOREVER, gpus=1))
+    eventually(lambda: lines(cluster, "first") == ["ready"])
+    shim = _shim(cluster, "first")
+    program, guard = cluster.get("first").pid, _guard(shim)
+    daemons = [pid for pid in _children(shim) if pid != program]
+    assert len(daemons) == 5
+    cluster.create(python_spec("second", "print('mine')", gpus=1))
+    eventually(lambda: "gpu-0 by first" in cluster.get("second").message)
+    os.kill(guard, signal.SIGSTOP)
+    os.kill(shim, signal.SIGKILL)
+    eventually(lambda: not is_alive(program))
+    time.sleep(0.3)  # six tries for the slot, which only the guard keeps from being free
+    assert all(is_alive(pid) for pid in daemons)
+    assert cluster.get("second").phase == "Pending"
+    os.kill(guard, signal.SIGCONT)
+    assert finished(cluster, "second").phase == "Succeeded"
+    assert not [pid for pid in daemons if is_alive(pid)]
+
+
 def test_a_slot_of_the_dead_is_cleared_before_it_is_used(cluster: LocalCluster) -> None:
     stray = "import os\nif not os.fork(): os.setpgid(0, 0)\nprint(1, flush=True)\n"
     cluster.create(python_spec("first", stray + FOREVER, gpus=1))
     eventually(lambda: len(lines(cluster, "first")) == 2)
     program, shim = cluster.get("first").pid, _shim(cluster, "first")
-    stray_pids = _children(program)
+    strays = _children(program)
+    assert len(strays) == 1
     cluster.create(python_spec("second", "print('mine')", gpus=1))
     eventually(lambda: "gpu-0 by first" in cluster.get("second").message)
     guard = _guard(shim)
     os.kill(guard, signal.SIGSTOP)
     os.kill(shim, signal.SIGKILL)
-    # The guard is at it (here: stopped before it could be): the slot is not free yet.
-    eventually(lambda: not is_alive(program))
-    assert [is_alive(pid) for pid in stray_pids] == [True]
-    assert cluster.get("second").pid is None
     os.kill(guard, signal.SIGKILL)
+    # Nobody looks at the first any more: the second clears the slot by itself.
     assert finished(cluster, "second").phase == "Succeeded"
-    assert not [pid for pid in stray_pids if is_alive(pid)]
+    assert not [pid for pid in [program, *strays] if is_alive(pid)]
+
+
+def test_a_late_shim_runs_nothing_a_second_time(cluster: LocalCluster) -> None:
+    cluster.create(python_spec("once", _once(cluster)))
+    eventually(lambda: len(_runs(cluster)) == 1)
+    cluster.delete("once", grace_seconds=0)
+    before = finished(cluster, "once")
+    path = cluster.directory / "workloads" / "once"
+    eventually(lambda: not is_locked(path / "lock"))
+    start_shim(path)
+    assert not is_locked(path / "lock")
+    assert cluster.get("once") == before
+    assert len(_runs(cluster)) == 1
 
 
 def test_a_shim_killed_while_waiting_is_started_again(cluster: LocalCluster) -> None:
@@ -284,10 +315,12 @@ def test_a_stopped_control_plane_leaves_nothing_behind(tmp_path: Path) -> None:
     back = _hold(tower)
     time.sleep(2.2)  # longer than the grace, had it counted on
     assert cluster.get("calm").phase == "Running"
+    closed_at = time.time()
     os.close(back)
     for name in ("calm", "stopped"):
         status = finished(cluster, name)
         assert (status.phase, status.reason) == ("Failed", "ControlPlaneGone")
+        assert status.finished_at.timestamp() >= closed_at + 1.5
     assert not [pid for pid in pids if is_alive(pid)]
     assert not is_locked(tower)
 

@@ -52,6 +52,15 @@ def test_time_passes_only_when_told_and_acts_at_the_exact_moment() -> None:
     assert two.finished_at == EPOCH + dt.timedelta(milliseconds=800)
 
 
+def test_what_falls_on_the_last_moment_has_happened() -> None:
+    cluster = MemoryCluster(gpus=1)
+    cluster.create(python_spec("one", "", gpus=1, gpu_allowance_ms=300))
+    cluster.advance(299)
+    assert cluster.get("one").phase == "Running"
+    cluster.advance(1)
+    assert cluster.get("one").reason == "AllowanceExhausted"
+
+
 def test_output_is_capped() -> None:
     cluster = MemoryCluster()
     cluster.create(python_spec("one", "", output_bytes_max=5))

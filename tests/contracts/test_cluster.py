@@ -306,6 +306,20 @@ def test_two_workloads_take_turns_on_a_slot(harness: Harness, cluster: Cluster) 
     assert cluster.get("first").gpu_ids == ("gpu-0", "gpu-1")
 
 
+def test_a_started_workload_keeps_its_cards(harness: Harness, cluster: Cluster) -> None:
+    cluster.create(spec("first", gpus=1))
+    until_phase(harness, "first", WorkloadPhase.RUNNING)
+    cluster.pause("first")
+    until_phase(harness, "first", WorkloadPhase.PAUSED)
+    cluster.create(spec("second", gpus=1))
+    assert until_phase(harness, "second", WorkloadPhase.RUNNING).gpu_ids == ("gpu-0",)
+    cluster.resume("first")
+    until(harness, "first", lambda status: status.reason == "WaitingForGpu")
+    assert [gpu.held_by for gpu in cluster.gpus()] == ["second", ""]
+    cluster.delete("second", grace_seconds=0)
+    assert until_phase(harness, "first", WorkloadPhase.RUNNING).gpu_ids == ("gpu-0",)
+
+
 def test_a_waiting_workload_can_be_deleted(harness: Harness, cluster: Cluster) -> None:
     cluster.create(spec("first", gpus=2))
     cluster.create(spec("second", gpus=1))
