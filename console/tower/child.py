@@ -30,6 +30,7 @@ class Pace:
     backoff_cap: float = 30.0
     healthy_after: float = 60.0  # running this long forgets earlier crashes
     probe: float = 0.1  # between two questions whether a process is ready
+    memory_check: float = 10.0  # between two looks at how much memory each one holds
 
     def backoff(self, failures: int) -> float:
         """How long to wait after this many crashes in a row (1 or more)."""

@@ -15,7 +15,6 @@ from console.tower.logs import RotatingLog, Terminal
 from console.tower.specs import ProcessSpec, start_order
 
 WATCHMAN = Path(__file__).with_name("watchman.py")
-MEMORY_CHECK_SECONDS = 10.0
 # An essential process that ends this often before it was ever ready will not come by waiting.
 START_ATTEMPTS = 3
 
@@ -174,7 +173,7 @@ class Supervisor:
 
     async def _watch_memory(self) -> None:
         while True:
-            await asyncio.sleep(MEMORY_CHECK_SECONDS)
+            await asyncio.sleep(self._pace.memory_check)
             for child in self._children.values():
                 child.restart_when_too_big()
 

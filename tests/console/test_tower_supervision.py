@@ -308,3 +308,39 @@ def test_output_goes_to_the_log_and_only_warnings_to_the_terminal(
     eventually(lambda: one.says(r"web +\| ERROR: +broken"))
     assert (tmp_path / "web.log").read_text() == "INFO:     fine\nERROR:    broken\n"
     assert not one.says("fine")
+
+
+def test_a_process_that_holds_too_much_memory_is_started_afresh(
+    tower: Callable[..., Tower], tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    # Grows in its first life only.
+    code = (
+        "import os, time\n"
+        f"if not os.path.exists({str(grown)!r}):\n"
+        f"    held = b'x' * (80 << 20); open({str(grown)!r}, 'w')\n"
+        "time.sleep(600)"
+    )
+    one = tower({"name": "web", "code": code, "memory_max_bytes": 60 << 20}).ready()
+    eventually(lambda: one.of("web").get("starts") == 2 and one.of("web")["state"] == "ready")
+    assert one.says(r"web +\| holds \d+ MiB, more than the 60 MiB it may: restarting")
+
+
+def test_a_child_dies_with_the_tower_even_without_the_watchman(tower: Callable[..., Tower]) -> None:
+    one = tower({"name": "a", "code": SLEEP}).ready()
+    pid, watchman = one.of("a")["pid"], one.state()["watchman"]
+    os.kill(watchman, signal.SIGSTOP)
+    try:
+        one.process.kill()
+        eventually(lambda: not is_alive(pid))
+    finally:
+        os.kill(watchman, signal.SIGKILL)
+
+
+def test_the_guard_does_not_start_a_program_for_a_parent_that_is_gone(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    guard = ROOT / "console" / "tower" / "guard.py"
+    for parent, status, is_started in ((1, 126, False), (os.getpid(), 0, True)):
+        command = [sys.executable, "-I", "-S", str(guard), str(parent), "touch", str(mark)]
+        assert subprocess.run(command, check=False).returncode == status
+        assert mark.exists() is is_started

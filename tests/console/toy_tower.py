@@ -16,7 +16,7 @@ from console.tower.preflight import Refused, tower_lock
 from console.tower.specs import FileReady, ProcessSpec, Started
 from console.tower.supervisor import Supervisor
 
-PACE = Pace(backoff_first=0.05, backoff_cap=0.4, healthy_after=5.0, probe=0.02)
+PACE = Pace(backoff_first=0.05, backoff_cap=0.4, healthy_after=5.0, probe=0.02, memory_check=0.1)
 
 
 def spec_of(raw: dict[str, Any]) -> ProcessSpec:
