@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,21 @@ print("ready", flush=True)
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     yield LocalCluster(tmp_path / "cluster", declared_gpus=1)
     end_all(tmp_path / "cluster")
+
+
+@pytest.fixture
+def freeze(cluster: LocalCluster) -> Iterator[Callable[[int], None]]:
+    """Stops a process; a test that fails half way leaves none stopped for ever."""
+    frozen: list[int] = []
+
+    def stop(pid: int) -> None:
+        frozen.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+
+    yield stop
+    for pid in frozen:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def _shim(cluster: LocalCluster, name: str) -> int:
@@ -126,7 +141,9 @@ def test_a_paused_program_dies_with_its_shim(cluster: LocalCluster) -> None:
     assert not [pid for pid in family if is_alive(pid)]
 
 
-def test_shim_and_guard_killed_at_once_are_settled_by_the_next_look(cluster: LocalCluster) -> None:
+def test_shim_and_guard_killed_at_once_are_settled_by_the_next_look(
+    cluster: LocalCluster, freeze: Callable[[int], None]
+) -> None:
     stray = "import os\nif not os.fork():\n  os.setsid()\nelif not os.fork():\n  os.setpgid(0, 0)\n"
     cluster.create(python_spec("victim", stray + "print(1, flush=True)\n" + FOREVER, gpus=1))
     eventually(lambda: len(lines(cluster, "victim")) == 3)
@@ -134,7 +151,7 @@ def test_shim_and_guard_killed_at_once_are_settled_by_the_next_look(cluster: Loc
     program = cluster.get("victim").pid
     strays = _children(program)
     guard = _guard(shim)
-    os.kill(guard, signal.SIGSTOP)
+    freeze(guard)
     os.kill(shim, signal.SIGKILL)
     os.kill(guard, signal.SIGKILL)
     assert len(strays) == 2
@@ -142,7 +159,9 @@ def test_shim_and_guard_killed_at_once_are_settled_by_the_next_look(cluster: Loc
     assert not [pid for pid in [program, *strays] if is_alive(pid)]
 
 
-def test_a_slot_waits_for_the_guard_of_its_dead_holder(cluster: LocalCluster) -> None:
+def test_a_slot_waits_for_the_guard_of_its_dead_holder(
+    cluster: LocalCluster, freeze: Callable[[int], None]
+) -> None:
     cluster.create(python_spec("first", DAEMONS + FOREVER, gpus=1))
     eventually(lambda: lines(cluster, "first") == ["ready"])
     shim = _shim(cluster, "first")
@@ -151,7 +170,7 @@ def test_a_slot_waits_for_the_guard_of_its_dead_holder(cluster: LocalCluster) ->
     assert len(daemons) == 5
     cluster.create(python_spec("second", "print('mine')", gpus=1))
     eventually(lambda: "gpu-0 by first" in cluster.get("second").message)
-    os.kill(guard, signal.SIGSTOP)
+    freeze(guard)
     os.kill(shim, signal.SIGKILL)
     eventually(lambda: not is_alive(program))
     time.sleep(0.3)  # six tries for the slot, which only the guard keeps from being free
@@ -162,7 +181,9 @@ def test_a_slot_waits_for_the_guard_of_its_dead_holder(cluster: LocalCluster) ->
     assert not [pid for pid in daemons if is_alive(pid)]
 
 
-def test_a_slot_of_the_dead_is_cleared_before_it_is_used(cluster: LocalCluster) -> None:
+def test_a_slot_of_the_dead_is_cleared_before_it_is_used(
+    cluster: LocalCluster, freeze: Callable[[int], None]
+) -> None:
     stray = "import os\nif not os.fork(): os.setpgid(0, 0)\nprint(1, flush=True)\n"
     cluster.create(python_spec("first", stray + FOREVER, gpus=1))
     eventually(lambda: len(lines(cluster, "first")) == 2)
@@ -172,7 +193,7 @@ def test_a_slot_of_the_dead_is_cleared_before_it_is_used(cluster: LocalCluster) 
     cluster.create(python_spec("second", "print('mine')", gpus=1))
     eventually(lambda: "gpu-0 by first" in cluster.get("second").message)
     guard = _guard(shim)
-    os.kill(guard, signal.SIGSTOP)
+    freeze(guard)
     os.kill(shim, signal.SIGKILL)
     os.kill(guard, signal.SIGKILL)
     # Nobody looks at the first any more: the second clears the slot by itself.
