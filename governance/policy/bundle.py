@@ -34,7 +34,7 @@ def bundle_digest(modules: Sequence[PolicyModule], data: Mapping[str, Any]) -> s
 
     Raises `ValueError` when the data cannot be written as JSON (its numbers are IEEE doubles).
     """
-    content = {
+    content: dict[str, Any] = {
         "modules": [
             {"path": module.path, "source": module.source}
             for module in sorted(modules, key=lambda module: module.path)

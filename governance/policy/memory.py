@@ -86,7 +86,7 @@ class MemoryPolicy:
 
     def _judge(self, bundle: PolicyBundle, point: PolicyPoint, given: Mapping[str, Any]) -> Verdict:
         try:
-            encode_input(given)
+            encode_input(given, point=point)
         except ValueError as error:
             return denied("invalid", f"The input cannot be judged: {error}.", engine=ENGINE)
         if not bundle.modules:

@@ -89,6 +89,21 @@ def workload_input(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def workload_documents(
+    given: Mapping[str, Any], *, parameters: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """All that is judged for one workload: itself, and what it contains (`derived_objects`).
+
+    `parameters` are the bundle's, for an input that brings none. Raises `UnreadableInput`.
+    """
+    first = workload_input({"parameters": parameters, **given})
+    # What is inside is asked for by the same request; its own kind replaces the outer one's.
+    request = {key: value for key, value in first["request"].items() if key != "kind"}
+    context = {"request": request, "parameters": first["parameters"]}
+    inner = derived_objects(request["object"])
+    return [first, *(workload_input({**item, **context}) for item in inner)]
+
+
 def derived_objects(subject: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The objects inside: items of a `List`, and the Pod that a Job or Deployment would make.
 

@@ -26,12 +26,14 @@ from governance.policy.child import (
     SandboxProcess,
     as_policy_error,
 )
+from governance.policy.normalise import graph_input
 from governance.policy.verdict import compose_verdict, denied
 from governance.policy.wire import MAX_FRAME_BYTES
 
 MAX_INPUT_BYTES = MAX_FRAME_BYTES // 2
 MAX_LOSSES_PER_CALL = 8  # each may cost the whole time limit; the rest is denied unheard
 SLOT_WAIT_SECONDS = 60.0
+GRAPH_POINTS = (PolicyPoint.GRAPH, PolicyPoint.APPROVAL)  # both are asked about a task graph
 
 
 class RegorusPolicy:
@@ -61,7 +63,7 @@ class RegorusPolicy:
         encoded: dict[int, bytes] = {}
         for index, given in enumerate(inputs):
             try:
-                encoded[index] = encode_input(given)
+                encoded[index] = encode_input(given, point=point)
             except ValueError as error:
                 verdicts[index] = denied("invalid", f"The input cannot be judged: {error}.")
         try:
@@ -149,12 +151,13 @@ class RegorusPolicy:
             weakref.finalize(self, _end, self._sandboxes, spawner, os.getpid())
 
 
-def encode_input(given: Mapping[str, Any]) -> bytes:
+def encode_input(given: object, *, point: PolicyPoint) -> bytes:
     """An input as JSON bytes. Raises `ValueError` with a sentence when it has no such form."""
     if not isinstance(given, Mapping):
         raise ValueError(f"it must be an object, not {type(given).__name__}")
+    document = graph_input(given) if point in GRAPH_POINTS else dict(given)
     try:
-        encoded = json.dumps(given, allow_nan=False).encode()
+        encoded = json.dumps(document, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"it is not JSON ({error})") from error
     except RecursionError:
@@ -173,44 +176,60 @@ def _judge_all(
 ) -> None:
     pending = list(encoded)
     losses = 0
+    # Answers come several at a time until something goes wrong; then one by one, to name it.
+    is_careful = len(pending) == 1
     retried: set[int] = set()
     while pending:
         plan = _load(sandbox, bundle)
-        refusal = _refusal(plan, point, sandbox.engine)
+        refusal = refusal_of(plan, point, sandbox.engine)
         if refusal is not None:
             for index in pending:
                 verdicts[index] = refusal
             return
-        clauses = plan.clauses(point.value)
-        replies: list[dict[str, Any]] = []
-        request = {
-            "op": "evaluate",
-            "bundle": plan.key,
-            "point": point.value,
-            "count": len(pending),
-        }
         started = time.monotonic()
-        lost: SandboxLost | None = None
-        try:
-            items = [encoded[index] for index in pending]
-            sandbox.exchange(request, items, replies=replies, expected=len(pending))
-        except SandboxLost as error:
-            lost = error
+        items = [encoded[index] for index in pending]
+        replies, lost = _ask(sandbox, plan, point, items, is_careful=is_careful)
         for index, reply in zip(pending, replies, strict=False):
-            verdicts[index] = _verdict(clauses, reply, engine=sandbox.engine)
+            verdicts[index] = _verdict(plan.clauses(point.value), reply, engine=sandbox.engine)
         pending = pending[len(replies) :]
         if lost is None or not pending:
             return
         losses += 1
-        if losses >= MAX_LOSSES_PER_CALL:
+        if losses > MAX_LOSSES_PER_CALL:
             raise lost
-        if lost.is_outside and pending[0] not in retried:
+        is_outside_once = lost.is_outside and pending[0] not in retried
+        if not is_careful or is_outside_once:
             retried.add(pending[0])
+            is_careful = True
             continue
         text = f"The policy could not be evaluated: {lost.text}."
         seconds = time.monotonic() - started
         verdicts[pending[0]] = denied(lost.error, text, engine=sandbox.engine, seconds=seconds)
         pending = pending[1:]
+
+
+def _ask(
+    sandbox: SandboxProcess,
+    plan: LoadedPlan,
+    point: PolicyPoint,
+    items: Sequence[bytes],
+    *,
+    is_careful: bool,
+) -> tuple[list[dict[str, Any]], SandboxLost | None]:
+    """The answers that came, and what ended them early if anything did."""
+    replies: list[dict[str, Any]] = []
+    request = {
+        "op": "evaluate",
+        "bundle": plan.key,
+        "point": point.value,
+        "count": len(items),
+        "each": is_careful,
+    }
+    try:
+        sandbox.exchange(request, items, replies=replies, expected=len(items))
+    except SandboxLost as error:
+        return replies, error
+    return replies, None
 
 
 def _load(
@@ -222,7 +241,7 @@ def _load(
         raise SandboxLost("invalid", f"the bundle's data is not JSON ({error})") from error
 
 
-def _refusal(plan: LoadedPlan, point: PolicyPoint, engine: str) -> Verdict | None:
+def refusal_of(plan: LoadedPlan, point: PolicyPoint, engine: str) -> Verdict | None:
     """The denial of a bundle that cannot judge at this point; None when it can."""
     if plan.diagnostics:
         return denied("invalid", _first_problem(plan), engine=engine)
@@ -264,7 +283,7 @@ def _run_some_tests(
     plan = _load(sandbox, bundle)
     items = [json.dumps(test["rule"]).encode() for test in tests]
     replies: list[dict[str, Any]] = []
-    request = {"op": "test", "bundle": plan.key, "count": len(items)}
+    request = {"op": "test", "bundle": plan.key, "count": len(items), "each": True}
     try:
         sandbox.exchange(request, items, replies=replies, expected=len(items))
     except SandboxLost as lost:
