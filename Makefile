@@ -42,10 +42,10 @@ clean: ## remove what was installed and cached (never .clearance, your state)
 	rm -rf $(VENV) $(VENV)-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(PY):
+$(VENV)/.made:
 	@bash .ci/venv $(VENV)
 
-$(INSTALLED): requirements.txt $(SDK) | $(PY)
+$(INSTALLED): requirements.txt $(SDK) | $(VENV)/.made
 	@echo "Installing packages (the first time this takes a minute or two) …"
 	@$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements.txt
 	@if [ -f agents/sdk/pyproject.toml ]; then $(PIP) install --quiet --no-deps --force-reinstall ./agents/sdk; fi
