@@ -80,7 +80,7 @@ def work(run: Any, stop: threading.Event) -> None:
     if released is None or not candidate.digest:
         raise AgentFailure("there is no production release, or no candidate, to compare")
     old, new = released.digest, candidate.digest
-    serving, verdict, seen = old, "unchanged", candidate.span_id
+    serving, verdict, seen = old, "unchanged", candidate.span_id or None
     if new == old:
         say("the candidate is in production already")
     else:
@@ -93,7 +93,7 @@ def work(run: Any, stop: threading.Event) -> None:
     with run.action("measure_production", because=seen, confidence=1.0) as act:
         profile = measure_production(url, live, name="after", stop=stop)
         act.set_attribute("model.digest", profile.digest)
-        measured = record_latency(run, profile)
+        measured = record_latency(run, profile, because=act)
     say(f"production now: p99 {profile.at(99):.0f} ms of {len(profile.latencies_ms)} orders")
     value = {"verdict": verdict, **profile.as_json()}
     run.produce("rollout", value=value, digest=serving, because=measured)
@@ -111,7 +111,7 @@ def _try_candidate(
         comparison = _compare(SideBySide(url, live, old=old, new=new), stop)
         act.set_attribute("comparison.verdict", comparison.verdict.value)
         predicate = {"service": SERVICE, "selector": SELECTOR, **comparison.as_json()}
-        seen = _record_comparison(run, comparison)
+        seen = _record_comparison(run, comparison, act)
         proof = run.push_evidence("ab-test", about=[new, old], predicate=predicate, because=act)
     say(f"{comparison.verdict.value}: {comparison.reason}")
     if comparison.verdict is Verdict.BETTER:
@@ -126,7 +126,9 @@ def _start_canary(run: Any, url: str, candidate: Any, old: str, stop: threading.
     new = candidate.digest
     current = run.current_release(environment="canary", service=SERVICE)
     confidence = float(candidate.value["agreement"])
-    with run.action("start_canary", because=candidate.span_id, confidence=confidence) as act:
+    with run.action(
+        "start_canary", because=candidate.span_id or None, confidence=confidence
+    ) as act:
         # An earlier attempt of this task may have come this far; then there is nothing to change.
         if current is None or current.digest != new:
             run.release(
@@ -143,7 +145,13 @@ def _start_canary(run: Any, url: str, candidate: Any, old: str, stop: threading.
             url, until=lambda s: s.get("canary") == new, what="serve the canary", stop=stop
         )
         return run.observe(
-            "availability", aggregate="last", value=100.0, unit="%", selector=CANARY, samples=1
+            "availability",
+            aggregate="last",
+            value=100.0,
+            unit="%",
+            selector=CANARY,
+            samples=1,
+            because=act,
         )
 
 
@@ -158,7 +166,7 @@ def _compare(trial: SideBySide, stop: threading.Event) -> Comparison:
         number += 1
 
 
-def _record_comparison(run: Any, comparison: Comparison) -> Any:
+def _record_comparison(run: Any, comparison: Comparison, act: Any) -> Any:
     """Record what both arms did; gives the observation that the decision rests on."""
     if comparison.accuracy_loss_percent is not None:
         run.observe(
@@ -168,10 +176,13 @@ def _record_comparison(run: Any, comparison: Comparison) -> Any:
             unit="%",
             selector=CANARY,
             samples=comparison.pairs,
+            because=act,
         )
     figures = comparison.new
     if not figures["samples"]:
-        return run.observe("scored", aggregate="count", value=0.0, unit="1", selector=CANARY)
+        return run.observe(
+            "scored", aggregate="count", value=0.0, unit="1", selector=CANARY, because=act
+        )
     return run.observe(
         "latency",
         aggregate="p99",
@@ -179,6 +190,7 @@ def _record_comparison(run: Any, comparison: Comparison) -> Any:
         unit="ms",
         selector=CANARY,
         samples=figures["samples"],
+        because=act,
     )
 
 

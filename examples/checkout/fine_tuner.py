@@ -53,14 +53,14 @@ def work(run: Any, stop: threading.Event) -> None:
         return 100.0 * float((said == truth).mean())
 
     reached = accuracy()
-    seen = _observe(run, reached, len(truth))
+    seen = _observe(run, reached, len(truth), because=None)
     while not stop.is_set():
         with run.action("fine_tune", because=seen, confidence=training.confidence()) as act:
             _train_round(training, inputs, labels)
             act.set_attribute("training.step", training.step)
             act.set_attribute("training.loss", training.loss)
             before, reached = reached, accuracy()
-            seen = _observe(run, reached, len(truth))
+            seen = _observe(run, reached, len(truth), because=act)
         training.improved.append(reached > before)
         say(f"step {training.step} loss {training.loss:.4f} accuracy {reached:.2f} %")
 
@@ -76,7 +76,7 @@ def _train_round(
         training.step += 1
 
 
-def _observe(run: Any, percent: float, samples: int) -> Any:
+def _observe(run: Any, percent: float, samples: int, *, because: Any) -> Any:
     return run.observe(
         "accuracy",
         aggregate="last",
@@ -84,6 +84,7 @@ def _observe(run: Any, percent: float, samples: int) -> Any:
         unit="%",
         selector="checkout-risk",
         samples=samples,
+        because=because,
     )
 
 

@@ -35,12 +35,12 @@ def work(run: Any, stop: threading.Event) -> None:
             "candidate-model",
             value={"is_new": False, "agreement": 1.0},
             digest=profile.digest,
-            because=profile.span_id,
+            because=profile.span_id or None,
         )
         return
     sure = float(profile.value["chance_too_slow"])
     orders = load_split().validation
-    with run.action("fetch_model", because=profile.span_id, confidence=sure) as act:
+    with run.action("fetch_model", because=profile.span_id or None, confidence=sure) as act:
         served_file = Path("served.npz")
         run.fetch_artifact(profile.digest, served_file)
         teacher = load_model(served_file)
@@ -54,6 +54,7 @@ def work(run: Any, stop: threading.Event) -> None:
             unit="ms",
             selector="checkout-risk",
             samples=TIMED_ORDERS,
+            because=act,
         )
     say(f"served model: {teacher.parameters:,} parameters, {teacher_ms:.1f} ms an order")
     _distil(run, profile.digest, teacher, teacher_ms, slow, sure)
@@ -80,6 +81,7 @@ def _distil(
             unit="%",
             selector="checkout-risk",
             samples=len(orders),
+            because=act,
         )
     say(f"smaller model: {student.parameters:,} parameters, {student_ms:.2f} ms an order")
     say(f"accuracy {now:.2f} % (served model {was:.2f} %), agrees on {agreement:.1%} of orders")

@@ -32,7 +32,7 @@ def work(run: Any, stop: threading.Event) -> None:
         act.set_attribute("load.clients", CLIENTS)
         profile = measure_production(url, load_split().live, name="profile", stop=stop)
         act.set_attribute("load.samples", len(profile.latencies_ms))
-        slowest = record_latency(run, profile)
+        slowest = record_latency(run, profile, because=act)
     limit = limit_ms(run.objective)
     sure = chance_above(profile.latencies_ms, percent=99, limit=limit)
     value = {**profile.as_json(), "limit_ms": limit, "chance_too_slow": sure}
