@@ -49,6 +49,7 @@ $(INSTALLED): requirements.txt $(SDK) | $(VENV)/.made
 	@echo "Installing packages (the first time this takes a minute or two) …"
 	@$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements.txt
 	@if [ -f agents/sdk/pyproject.toml ]; then $(PIP) install --quiet --no-deps --force-reinstall ./agents/sdk; fi
+	@rm -rf agents/sdk/build agents/sdk/*.egg-info # what building it leaves in the tree
 	@touch $@
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
