@@ -33,6 +33,10 @@ class Signer(Protocol):
     `identity` becomes the certificate's subject alternative name (a URI such as a SPIFFE ID).
     """
 
+    @property
+    def issuer(self) -> str:
+        """The OIDC issuer written into certificates, which verifiers must expect."""
+
     def sign_blob(self, payload: bytes, *, identity: str) -> str:
         """A bundle (JSON text) holding a message signature over `payload`."""
 

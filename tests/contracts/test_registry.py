@@ -1,5 +1,6 @@
 """The registry's contract: the twin always, the layout on disk, and a real registry if there."""
 
+import base64
 import hashlib
 import io
 import json
@@ -9,9 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -256,6 +260,21 @@ def test_layout_broken_upload_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "blobs/sha256").iterdir()) == []
 
 
+def test_layout_failed_commit_leaves_nothing(tmp_path: Path) -> None:
+    """The last step of a push fails: what it had already put in place is taken away again."""
+    registry = LayoutRegistry(tmp_path)
+    kept = pushed(registry)
+    index = tmp_path / "index.json"
+    good = index.read_bytes()
+    index.write_bytes(b"broken")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RegistryError, match="restore it"):
+        pushed(registry, b"never stored")
+    assert sorted(tmp_path.rglob("*")) == before
+    index.write_bytes(good)
+    assert registry.stat(kept).digest == kept
+
+
 def test_layout_detects_changed_bytes(tmp_path: Path) -> None:
     registry = LayoutRegistry(tmp_path)
     stored = registry.push([layer(b"w" * 10_000)], artifact_type=MODEL)
@@ -402,6 +421,81 @@ def test_oci_another_client_reads_it(crane_host: str) -> None:
         check=True,
     )
     assert checked.stdout == b"weights"
+    registry.close()
+
+
+class GuardedRegistry(BaseHTTPRequestHandler):
+    """Asks for a token like a hosted registry, and answers blobs with bytes of its own choice."""
+
+    body = b"weights"
+    seen: ClassVar[list[str]] = []
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        host = f"http://127.0.0.1:{self.server.server_address[1]}"
+        authorization = self.headers.get("Authorization", "")
+        self.seen.append(f"{self.path.partition('?')[0]} {authorization.partition(' ')[0]}")
+        if self.path.startswith("/token"):
+            known = authorization == "Basic " + base64.b64encode(b"ada:secret").decode()
+            self.answer(200 if known else 401, b'{"token":"good"}')
+        elif authorization == "Bearer good":
+            self.answer(200, self.body)
+        else:
+            asked = f'Bearer realm="{host}/token",service="r",scope="repository:p:pull"'
+            self.answer(401, WWW_Authenticate=asked)
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+@pytest.fixture
+def guarded() -> Iterator[tuple[str, type[GuardedRegistry]]]:
+    handler = type("Handler", (GuardedRegistry,), {"seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", handler
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_oci_fetches_a_token(guarded: tuple[str, type[GuardedRegistry]]) -> None:
+    host, handler = guarded
+    registry = OciRegistry.from_url(f"oci://ada:secret@{host}/p?insecure=1")
+    digest = "sha256:" + hashlib.sha256(b"weights").hexdigest()
+    assert b"".join(registry.read_layer(digest)) == b"weights"
+    assert "/token Basic" in handler.seen
+    assert handler.seen[-1].endswith("Bearer")
+    registry.close()
+    stranger = OciRegistry.from_url(f"oci://ada:wrong@{host}/p?insecure=1")
+    with pytest.raises(RegistryError, match="REGISTRY_URL") as caught:
+        b"".join(stranger.read_layer(digest))
+    assert "wrong" not in str(caught.value)
+    stranger.close()
+
+
+def test_oci_bytes_that_do_not_match(guarded: tuple[str, type[GuardedRegistry]]) -> None:
+    host, handler = guarded
+    handler.body = b"weightz" * 100
+    registry = OciRegistry.from_url(f"oci://ada:secret@{host}/p?insecure=1")
+    digest = "sha256:" + hashlib.sha256(b"weights" * 100).hexdigest()
+    with pytest.raises(DigestMismatch):
+        b"".join(registry.read_layer(digest, chunk_bytes=10))
+    with pytest.raises(DigestMismatch):
+        registry.stat(digest)
     registry.close()
 
 

@@ -383,9 +383,15 @@ def test_fork_after_use(tmp_path: Path) -> None:
     """A prefork worker inherits an open signer and both go on signing."""
     signer = LocalSigner(tmp_path / "signing")
     signer.sign_blob(b"parent", identity=AGENT)
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: [signer.sign_blob(b"child", identity=AGENT) for _ in range(5)]
-    )
+    inherited = signer._log._connection()
+
+    def work() -> None:
+        # SQLite forbids carrying a connection across a fork.
+        assert signer._log._connection() is not inherited
+        for _ in range(5):
+            signer.sign_blob(b"child", identity=AGENT)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
     for _ in range(5):
         signer.sign_blob(b"parent", identity=AGENT)

@@ -1,5 +1,6 @@
 """Evidence packs: made whole, verified by two verifiers, refused when anything is changed."""
 
+import ast
 import base64
 import hashlib
 import io
@@ -42,8 +43,16 @@ ORIGIN = "clearance.local/journal"
 FLIPS = int(os.environ.get("N", "300"))
 
 
-def journal(count: int, *, foreign: frozenset[int] = frozenset()) -> list[bytes]:
-    """Chained records of this Goal, with another's at the places in `foreign`."""
+def journal(
+    count: int,
+    *,
+    foreign: frozenset[int] = frozenset(),
+    odd: dict[int, dict[str, Any]] | None = None,
+) -> list[bytes]:
+    """Chained records of this Goal, with another's at the places in `foreign`.
+
+    `odd` changes members of single records before they enter the chain.
+    """
     lines, prev = [], "0" * 64
     for seq in range(count):
         record = {
@@ -56,6 +65,7 @@ def journal(count: int, *, foreign: frozenset[int] = frozenset()) -> list[bytes]
             "goal": "another" if seq in foreign else GOAL,
             "body": {"text": 'größer \U0001f6eb \u2028 "q"\n', "n": seq, "part": 0.5},
             "prev": prev,
+            **(odd or {}).get(seq, {}),
         }
         lines.append(rfc8785.dumps(record))
         prev = hashlib.sha256(lines[-1]).hexdigest()
@@ -125,8 +135,9 @@ def make_contents(
     count: int = 12,
     foreign: frozenset[int] = frozenset({3, 7}),
     change: Callable[[dict[str, Any]], None] = lambda found: None,
+    odd: dict[int, dict[str, Any]] | None = None,
 ) -> PackContents:
-    lines = journal(count, foreign=foreign)
+    lines = journal(count, foreign=foreign, odd=odd)
     tree = MerkleTree(map(leaf_hash, lines))
     mine = [index for index in range(count) if index not in foreign]
     held = documents()
@@ -339,6 +350,12 @@ def overspend(found: dict[str, Any]) -> None:
     found["ledger.json"]["entries"][1]["amount"] = 101
 
 
+def overspend_for_a_while(found: dict[str, Any]) -> None:
+    entries = found["ledger.json"]["entries"]
+    entries[1]["amount"] = 101
+    entries.append(entry("release", "reserved", "available", 41, "x2"))
+
+
 def unbalance(found: dict[str, Any]) -> None:
     found["ledger.json"]["accounts"][0]["settled"] = 29
 
@@ -380,6 +397,7 @@ def unsigned_release(found: dict[str, Any]) -> None:
     ("change", "step"),
     [
         (overspend, "ledger"),
+        (overspend_for_a_while, "ledger"),
         (unbalance, "ledger"),
         (repeat_key, "ledger"),
         (hide_account, "ledger"),
@@ -426,6 +444,65 @@ def test_even_the_maker_cannot_change_a_record(signer: MemorySigner, tmp_path: P
     assert "inclusion" in failing(resealed(contents, signer, rewrite_and_prove), path)
     assert "inclusion" in failing(resealed(contents, signer, swap), path)
     assert "inclusion" in failing(resealed(contents, signer, drop), path)
+
+
+@pytest.mark.parametrize(
+    ("odd", "step"),
+    [
+        ({5: {"prev": "ab" * 32}}, "chain"),
+        ({0: {"prev": "ab" * 32}}, "chain"),
+        ({5: {"seq": 6}}, "chain"),
+        ({5: {"seq": -5}}, "records"),
+        ({5: {"namespace": "elsewhere"}}, "records"),
+        ({5: {"goal": "another"}}, "records"),
+        ({5: {"extra": 1}}, "records"),
+        ({5: {"prev": "AB" * 32}}, "records"),
+    ],
+)
+def test_odd_record_in_the_journal_itself_is_named(
+    odd: dict[int, dict[str, Any]], step: str, signer: MemorySigner, tmp_path: Path
+) -> None:
+    """The tree holds these records as they are; what they say is wrong."""
+    pack = build_pack(make_contents(signer, odd=odd), signer=signer, identity=TOWER)
+    assert step in failing(pack, tmp_path / "p.zip")
+    bad = inspect_pack(tmp_path / "p.zip").first_bad
+    theirs = verify(str(tmp_path / "p.zip")).first_bad
+    assert bad is not None
+    assert theirs is not None
+    assert bad.position == theirs["position"] == (0 if 0 in odd else 4)
+
+
+def test_seal_and_signature_belong_together(
+    pack: bytes, signer: MemorySigner, tmp_path: Path
+) -> None:
+    """Another valid signature of the same manifest is not the one that was sealed."""
+
+    def sign_again(files: dict[str, bytes]) -> None:
+        again = signer.sign_blob(files["manifest.json"], identity=TOWER)
+        files["manifest.sigstore.json"] = again.encode()
+
+    assert failing(repacked(pack, sign_again), tmp_path / "p.zip") == {"seal"}
+
+
+def test_signature_must_fit_the_manifest(pack: bytes, signer: MemorySigner, tmp_path: Path) -> None:
+    """A seal over a signature of something else does not help."""
+
+    def sign_other(files: dict[str, bytes]) -> None:
+        files["manifest.sigstore.json"] = signer.sign_blob(b"other", identity=TOWER).encode()
+        digests = [
+            hashlib.sha256(files[name]).hexdigest()
+            for name in ("manifest.json", "manifest.sigstore.json")
+        ]
+        files["seal.txt"] = signer.sign_note(
+            f"clearance.local/evidence-pack\n{GOAL}\nmanifest sha256:{digests[0]}\n"
+            f"signature sha256:{digests[1]}\n"
+        ).encode()
+
+    assert failing(repacked(pack, sign_other), tmp_path / "p.zip") == {"signature"}
+
+
+def test_verifier_is_written_for_python_3_9() -> None:
+    ast.parse(VERIFIER.read_text(), feature_version=(3, 9))
 
 
 def test_another_goals_record_is_found(signer: MemorySigner, tmp_path: Path) -> None:
