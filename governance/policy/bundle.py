@@ -29,8 +29,8 @@ STARTER_DATA: Mapping[str, Any] = {
 }
 
 
-def bundle_digest(modules: Sequence[PolicyModule], data: Mapping[str, Any]) -> str:
-    """`sha256:` over the canonical JSON (RFC 8785) of the modules, sorted by path, and the data.
+def canonical_bundle(modules: Sequence[PolicyModule], data: Mapping[str, Any]) -> bytes:
+    """The canonical JSON (RFC 8785) of the modules, sorted by path, and the data.
 
     Raises `ValueError` when the data cannot be written as JSON (its numbers are IEEE doubles).
     """
@@ -41,7 +41,12 @@ def bundle_digest(modules: Sequence[PolicyModule], data: Mapping[str, Any]) -> s
         ],
         "data": data,
     }
-    return "sha256:" + hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+    return rfc8785.dumps(content)
+
+
+def bundle_digest(modules: Sequence[PolicyModule], data: Mapping[str, Any]) -> str:
+    """`sha256:` over `canonical_bundle`, in lower-case hex. Raises `ValueError`."""
+    return "sha256:" + hashlib.sha256(canonical_bundle(modules, data)).hexdigest()
 
 
 def build_bundle(

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
-from governance.policy import policy_engine_from
+from governance.policy import get_policy_engine, policy_engine_from
 from governance.policy.base import (
     Diagnostic,
     Outcome,
@@ -495,3 +496,17 @@ def test_known_urls():
     assert isinstance(policy_engine_from("regorus:?workers=3&timeout_seconds=1.5"), RegorusPolicy)
     assert isinstance(policy_engine_from("http://127.0.0.1:8181"), OpaPolicy)
     assert isinstance(policy_engine_from("memory:"), MemoryPolicy)
+
+
+def test_engine_of_the_process_is_the_one_settings_name(settings):
+    get_policy_engine.cache_clear()
+    settings.POLICY_URL = "memory:"
+    try:
+        assert isinstance(get_policy_engine(), MemoryPolicy)
+        assert get_policy_engine() is get_policy_engine()
+        get_policy_engine.cache_clear()
+        settings.POLICY_URL = "gopher:"
+        with pytest.raises(ImproperlyConfigured, match="POLICY_URL must be regorus:"):
+            get_policy_engine()
+    finally:
+        get_policy_engine.cache_clear()
