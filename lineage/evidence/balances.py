@@ -1,10 +1,11 @@
 """The arithmetic of a packed ledger: double entry, no pool below zero, nothing overspent."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _POOLS = frozenset(("outside", "available", "reserved", "settled"))
+_MOVE = frozenset(("unit", "amount", "debit", "credit", "key"))
 
 
 def check_ledger(ledger: Mapping[str, Any]) -> None:
@@ -33,6 +34,26 @@ def check_ledger(ledger: Mapping[str, Any]) -> None:
         _check_account(account, balances.pop(account["unit"], Counter()))
     if balances:
         raise ValueError("there are entries of an account that is not listed")
+
+
+def disagreeing_record(
+    ledger: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> int | None:
+    """The position of the first journal record of a ledger entry that the ledger lacks or alters.
+
+    Entries without a record are no fault: they may be newer than the records.
+    """
+    entries = {entry["uid"]: entry for entry in ledger["entries"] if "uid" in entry}
+    for position, record in enumerate(records):
+        if record["object"]["kind"] != "ledger_entry":
+            continue
+        entry = entries.pop(record["object"]["id"], None)
+        if entry is None or f"ledger.{entry['kind']}" != record["action"]:
+            return position
+        stated = {name: str(record["body"][name]) for name in _MOVE & record["body"].keys()}
+        if stated != {name: str(entry[name]) for name in stated}:
+            return position
+    return None
 
 
 def _check_account(account: Mapping[str, Any], pools: Counter[str]) -> None:

@@ -76,11 +76,15 @@ class PackContents:
 
     - `ledger.json`: {"accounts": [{"unit", "limit", "reserved", "settled"}], "entries": [{"unit",
       "kind", "debit", "credit", "amount", "key"}]}; entries in the order of the journal, pools
-      `outside`, `available`, `reserved`, `settled`, a `key` once per unit.
+      `outside`, `available`, `reserved`, `settled`, a `key` once per unit. With a `uid`, an entry
+      must agree with the journal record whose object is that `ledger_entry`; every such record
+      must have its entry.
     - `decisions.json`: {"decisions": [{"uid", "bundle_digest", "input_digest",
-      "input_canonical"?}]}.
+      "input_canonical"?, "outcome"?}]}; an empty `bundle_digest` is for a denial for want of
+      policy.
     - `approvals.json`: {"approvals": [{"uid", "request_digest", "request_canonical"}]}.
-    - `releases.json`: {"releases": [{"digest", "service", "environment"}]}.
+    - `releases.json`: {"releases": [{"digest", "service", "environment", "state"?}]}; the digest,
+      or a layer of its manifest, must be signed unless the release was never in force.
 
     `policies` and `manifests` map `sha256:<hex>` to the exact bytes that hash to it: a policy
     bundle's canonical JSON, an OCI manifest.

@@ -14,7 +14,7 @@ from typing import Any
 import rfc8785
 
 from lineage.evidence.archive import write_archive
-from lineage.evidence.balances import check_ledger
+from lineage.evidence.balances import check_ledger, disagreeing_record
 from lineage.evidence.base import (
     CHECKPOINT,
     CONSISTENCY,
@@ -44,6 +44,7 @@ _RECORD_KEYS = frozenset(
 )
 _DETAIL_MAX_CHARS = 300
 _GAPS_MAX = 1000
+_NOT_IN_FORCE = ("denied", "awaiting_approval")  # such releases need no signature
 _GENESIS = "0" * 64
 
 
@@ -350,6 +351,9 @@ class _Inspection:
         ledger = self._document("ledger.json")
         if ledger is None:
             return "no ledger in the pack"
+        odd = disagreeing_record(ledger, self.records)
+        if odd is not None:
+            raise PackRefused(f"{self._blame(odd)} and the ledger do not agree")
         try:
             check_ledger(ledger)
         except ValueError as error:
@@ -362,6 +366,8 @@ class _Inspection:
             return "no decisions in the pack"
         for item in document["decisions"]:
             digest = item["bundle_digest"]
+            if not digest and item.get("outcome") == "deny":
+                continue  # what no policy could decide was denied
             if f"policies/{_digits(digest)}.json" not in self.files:
                 raise PackRefused(f"decision {item['uid']}: {digest} is not in the pack")
             shown = item.get("input_canonical")
@@ -382,14 +388,15 @@ class _Inspection:
         document = self._document("releases.json")
         if document is None:
             return "no releases in the pack"
-        for item in document["releases"]:
+        made = [item for item in document["releases"] if item.get("state") not in _NOT_IN_FORCE]
+        for item in made:
             digits = _digits(item["digest"])
             names = {digits}
             if manifest := self._document(f"manifests/{digits}.json"):
                 names |= {_digits(layer["digest"]) for layer in manifest["layers"]}
             if not names & self.signed:
                 raise PackRefused(f"release of {item['digest']}: nobody signed it")
-        return f"{len(document['releases'])} releases are of signed artifacts"
+        return f"{len(made)} releases are of signed artifacts"
 
     def _file(self, name: str) -> bytes:
         if name not in self.files:

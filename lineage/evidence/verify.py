@@ -42,6 +42,8 @@ UNSEALED = ("manifest.json", "manifest.sigstore.json", "seal.txt")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 HEX = re.compile(r"[0-9a-f]{64}")
 RECORD_KEYS = {"seq", "at", "actor", "action", "object", "namespace", "goal", "body", "prev"}
+# Releases that never were in force need no signature.
+NOT_IN_FORCE = ("denied", "awaiting_approval")
 POOLS = ("outside", "available", "reserved", "settled")
 
 # Keys sorted by code point are in the order of RFC 8785 unless one has a character from U+E000 on,
@@ -999,6 +1001,7 @@ class Pack:
         ledger = self.document("ledger.json")
         if ledger is None:
             return "no ledger in the pack"
+        unrecorded = self._check_ledger_records(ledger["entries"])
         pools: dict[str, dict[str, int]] = {}
         keys = set()
         for number, entry in enumerate(ledger["entries"]):
@@ -1023,7 +1026,28 @@ class Pack:
             )
             need(settled + reserved <= limit, account["unit"] + " is overspent")
         need(not pools, "entries of an account that is not listed")
-        return "%d entries balance; nothing was overspent" % len(ledger["entries"])
+        total = len(ledger["entries"])
+        return "%d entries balance, %d of them newer than the records; nothing was overspent" % (
+            total,
+            unrecorded,
+        )
+
+    def _check_ledger_records(self, entries: list[dict[str, Any]]) -> int:
+        """Each record of a ledger entry has its entry; returns how many have no record."""
+        by_uid = {entry["uid"]: entry for entry in entries if "uid" in entry}
+        for position, record in enumerate(self.records):
+            if record["object"]["kind"] != "ledger_entry":
+                continue
+            entry, body = by_uid.pop(record["object"]["id"], None), record["body"]
+            same = entry is not None and all(
+                str(entry[name]) == str(body[name])
+                for name in ("unit", "amount", "debit", "credit", "key")
+                if name in body
+            )
+            if not same or record["action"] != "ledger.%s" % (entry or {}).get("kind"):
+                name = self.report.blame(position, self.lines[position])
+                raise Failed(name + " and the ledger do not agree")
+        return len(by_uid)
 
     def check_decisions(self) -> str:
         document = self.document("decisions.json")
@@ -1031,6 +1055,8 @@ class Pack:
             return "no decisions in the pack"
         for item in document["decisions"]:
             digest = item["bundle_digest"]
+            if digest == "" and item.get("outcome") == "deny":
+                continue  # what no policy could decide was denied
             name = "policies/%s.json" % digest[len("sha256:") :]
             need(
                 digest.startswith("sha256:") and name in self.files,
@@ -1058,7 +1084,8 @@ class Pack:
         document = self.document("releases.json")
         if document is None:
             return "no releases in the pack"
-        for item in document["releases"]:
+        made = [item for item in document["releases"] if item.get("state") not in NOT_IN_FORCE]
+        for item in made:
             digest = item["digest"][len("sha256:") :]
             held = {digest}
             name = "manifests/%s.json" % digest
@@ -1066,7 +1093,7 @@ class Pack:
                 layers = parse(self.files[name])["layers"]
                 held |= {layer["digest"][len("sha256:") :] for layer in layers}
             need(bool(held & self.signed), "release of %s: nobody signed it" % item["digest"])
-        return "%d releases are of signed artifacts" % len(document["releases"])
+        return "%d releases are of signed artifacts" % len(made)
 
 
 def verify(path: str, fingerprint: str = "") -> Report:

@@ -505,6 +505,56 @@ def test_verifier_is_written_for_python_3_9() -> None:
     ast.parse(VERIFIER.read_text(), feature_version=(3, 9))
 
 
+def ledger_record(**changes: Any) -> dict[str, Any]:
+    body = {"unit": "gpu_ms", "amount": "60", "debit": "available", "credit": "reserved"}
+    return {
+        "action": "ledger.reserve",
+        "object": {"kind": "ledger_entry", "id": "e1"},
+        "body": {**body, **changes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "steps"),
+    [
+        (ledger_record(), set()),
+        (ledger_record(amount="61"), {"ledger"}),
+        (ledger_record(unit="tokens"), {"ledger"}),
+        ({**ledger_record(), "action": "ledger.settle"}, {"ledger"}),
+        ({**ledger_record(), "object": {"kind": "ledger_entry", "id": "hidden"}}, {"ledger"}),
+    ],
+)
+def test_ledger_agrees_with_the_journal(
+    record: dict[str, Any], steps: set[str], signer: MemorySigner, tmp_path: Path
+) -> None:
+    def name_entry(found: dict[str, Any]) -> None:
+        found["ledger.json"]["entries"][1]["uid"] = "e1"
+
+    contents = make_contents(signer, change=name_entry, odd={5: record})
+    pack = build_pack(contents, signer=signer, identity=TOWER)
+    assert failing(pack, tmp_path / "p.zip") == steps
+    bad = inspect_pack(tmp_path / "p.zip").first_bad
+    assert (bad and bad.seq) == (5 if steps else None)
+
+
+def test_what_was_never_in_force_needs_no_signature(signer: MemorySigner, tmp_path: Path) -> None:
+    def refuse(found: dict[str, Any]) -> None:
+        denied = {"digest": "sha256:" + "1" * 64, "state": "denied"}
+        found["releases.json"]["releases"].append(denied)
+        undecided = {"uid": "d2", "bundle_digest": "", "outcome": "deny"}
+        found["decisions.json"]["decisions"].append(undecided)
+
+    def allow(found: dict[str, Any]) -> None:
+        refuse(found)
+        found["decisions.json"]["decisions"][1]["outcome"] = "allow"
+        found["releases.json"]["releases"][1]["state"] = "active"
+
+    for change, steps in ((refuse, set()), (allow, {"decisions", "releases"})):
+        contents = make_contents(signer, change=change)
+        pack = build_pack(contents, signer=signer, identity=TOWER)
+        assert failing(pack, tmp_path / "p.zip") == steps
+
+
 def test_another_goals_record_is_found(signer: MemorySigner, tmp_path: Path) -> None:
     contents = make_contents(signer)
     lines = journal(12, foreign=frozenset({3, 7}))
