@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from lineage.telemetry import attributes as names
@@ -20,55 +20,58 @@ MAX_BACKWARDS_NANOSECONDS: Final = NANOSECONDS
 MAX_TIME_NANOSECONDS: Final = (1 << 63) - 1
 MAX_COUNT: Final = 1_000_000_000_000  # tokens or samples of one span; far above any real one
 
-Check = Callable[[AnyValue], str]
+NUMBER_KINDS: Final = ("double_value", "int_value")
 
 
-def _number(value: AnyValue) -> float | None:
-    kind = value.WhichOneof("value")
-    if kind == "double_value":
-        return float(value.double_value)
-    return float(value.int_value) if kind == "int_value" else None
+def _finite(number: float) -> bool:
+    return math.isfinite(number)
 
 
-def _text(value: AnyValue) -> str:
-    return "" if value.WhichOneof("value") == "string_value" else "must be a string"
+def _confidence(number: float) -> bool:
+    return 0 <= number <= 1  # NaN compares false with everything
 
 
-def _finite(value: AnyValue) -> str:
-    number = _number(value)
-    return "" if number is not None and math.isfinite(number) else "must be a finite number"
+def _count(number: float) -> bool:
+    return 0 <= number <= MAX_COUNT and number == int(number)
 
 
-def _confidence(value: AnyValue) -> str:
-    number = _number(value)
-    # NaN compares false with everything, so it fails here too.
-    return "" if number is not None and 0 <= number <= 1 else "must be a number from 0 to 1"
-
-
-def _count(value: AnyValue) -> str:
-    number = _number(value)
-    if number is not None and 0 <= number <= MAX_COUNT and number == int(number):
-        return ""
-    return f"must be a whole number from 0 to {MAX_COUNT}"
-
-
-CHECKS: Final[dict[str, Check]] = {
-    names.PARENT_OBSERVATION: _text,
-    names.CONFIDENCE: _confidence,
-    names.OBSERVATION_METRIC: _text,
-    names.OBSERVATION_NAME: _text,
-    names.OBSERVATION_AGGREGATE: _text,
-    names.OBSERVATION_SELECTOR: _text,
-    names.OBSERVATION_UNIT: _text,
-    names.OBSERVATION_VALUE: _finite,
-    names.OBSERVATION_SAMPLES: _count,
-    names.CHANGE_TARGET: _text,
-    names.CHANGE_FROM: _text,
-    names.CHANGE_TO: _text,
-    names.MODEL_DIGEST: _text,
-    **dict.fromkeys(names.MODEL, _text),
-    **dict.fromkeys(names.INPUT_TOKENS + names.OUTPUT_TOKENS, _count),
+TEXTS: Final = frozenset(
+    {
+        names.PARENT_OBSERVATION,
+        names.OBSERVATION_METRIC,
+        names.OBSERVATION_NAME,
+        names.OBSERVATION_AGGREGATE,
+        names.OBSERVATION_SELECTOR,
+        names.OBSERVATION_UNIT,
+        names.CHANGE_TARGET,
+        names.CHANGE_FROM,
+        names.CHANGE_TO,
+        names.MODEL_DIGEST,
+        *names.MODEL,
+    }
+)
+NUMBERS: Final[dict[str, tuple[Callable[[float], bool], str]]] = {
+    names.CONFIDENCE: (_confidence, "must be a number from 0 to 1"),
+    names.OBSERVATION_VALUE: (_finite, "must be a finite number"),
+    **dict.fromkeys(
+        (names.OBSERVATION_SAMPLES, *names.INPUT_TOKENS, *names.OUTPUT_TOKENS),
+        (_count, f"must be a whole number from 0 to {MAX_COUNT}"),
+    ),
 }
+
+
+def _attribute_problem(attribute: KeyValue) -> str:
+    # Runs for every attribute of every span: a call or a look-up more here is measurable.
+    key = attribute.key
+    if key in TEXTS:
+        if not attribute.value.HasField("string_value"):
+            return f"attribute {key} must be a string"
+    elif rule := NUMBERS.get(key):
+        value = attribute.value
+        kind = value.WhichOneof("value")
+        if kind not in NUMBER_KINDS or not rule[0](getattr(value, kind)):
+            return f"attribute {key} {rule[1]}"
+    return ""
 
 
 def span_problem(span: Span, *, latest_nanoseconds: int = MAX_TIME_NANOSECONDS) -> str:
@@ -85,7 +88,6 @@ def span_problem(span: Span, *, latest_nanoseconds: int = MAX_TIME_NANOSECONDS) 
     if end < start - MAX_BACKWARDS_NANOSECONDS:
         return "end_time_unix_nano must not lie before start_time_unix_nano"
     for attribute in span.attributes:
-        check = CHECKS.get(attribute.key)
-        if check is not None and (problem := check(attribute.value)):
-            return f"attribute {attribute.key} {problem}"
+        if problem := _attribute_problem(attribute):
+            return problem
     return ""

@@ -67,26 +67,24 @@ def attribute_values(attributes: Iterable[KeyValue], *, depth: int = 0) -> dict[
     return found
 
 
-def stored_value(text: str, kind: str) -> Any:
+def stored_value(text: str, kind: int) -> Any:
     """The Python value of an attribute that the column store keeps as text plus a type."""
     match kind:
-        case "":
-            return text
-        case "int":
+        case 1:
             return int(text)
-        case "double":
+        case 2:
             return float(text)
-        case "bool":
+        case 3:
             return text == "true"
-        case "array":
+        case 4:
             array = ArrayValue.FromString(base64.b64decode(text))
             return any_value(AnyValue(array_value=array))
-        case "kvlist":
+        case 5:
             pairs = KeyValueList.FromString(base64.b64decode(text))
             return any_value(AnyValue(kvlist_value=pairs))
-        case "bytes":
-            return text
-    return None
+        case 7:
+            return None
+    return text
 
 
 def text_of(attributes: Mapping[str, Any], name: str) -> str:

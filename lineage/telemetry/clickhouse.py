@@ -53,7 +53,8 @@ TRANSIENT_CODES = frozenset(
 SPAN_COLUMNS = """
     namespace, goal_uid, agent, task, attempt_uid, trace_id, span_id, parent_span_id, name,
     toUnixTimestamp64Micro(start_at), toUnixTimestamp64Micro(end_at), status_code,
-    status_message, parent_observation, confidence, attributes, attribute_types
+    status_message, parent_observation, confidence, mapKeys(attributes), mapValues(attributes),
+    attribute_types
 """
 POSITION = "toUnixTimestamp64Micro(start_at), trace_id, span_id, attempt_uid"
 
@@ -68,7 +69,10 @@ def _micros(moment: dt.datetime) -> int:
 
 def _span(row: Sequence[Any]) -> Span:
     namespace, goal_uid, agent, task, attempt_uid, trace_id, span_id, parent, name = row[:9]
-    start, end, status, message, observation, confidence, texts, kinds = row[9:]
+    start, end, status, message, observation, confidence, keys, texts, kinds = row[9:]
+    attributes: dict[str, Any] = {}
+    for key, text, kind in zip(keys, texts, kinds, strict=True):
+        attributes.setdefault(key, stored_value(text, kind))
     return Span(
         owner=SpanOwner(namespace, goal_uid, agent, task, attempt_uid),
         trace_id=trace_id,
@@ -81,7 +85,7 @@ def _span(row: Sequence[Any]) -> Span:
         status_message=message,
         parent_observation=observation,
         confidence=confidence,
-        attributes={key: stored_value(text, kinds.get(key, "")) for key, text in texts.items()},
+        attributes=attributes,
     )
 
 

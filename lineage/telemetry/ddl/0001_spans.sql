@@ -18,7 +18,9 @@ CREATE TABLE IF NOT EXISTS spans
     status_code Int32,
     status_message String,
     attributes Map(LowCardinality(String), String),
-    attribute_types Map(LowCardinality(String), LowCardinality(String)),
+    -- What each attribute was, in the order of the map: 0 string, 1 int, 2 double, 3 bool, 4 array,
+    -- 5 key-value list, 6 bytes, 7 empty. 4 to 6 are kept as base64 of their protobuf form.
+    attribute_types Array(UInt8),
     resource Map(LowCardinality(String), String),
     scope_name LowCardinality(String),
     scope_version LowCardinality(String),
@@ -104,22 +106,26 @@ SELECT
     s.status.code AS status_code, s.status.message AS status_message,
     CAST((s.attributes.key, arrayMap(v -> coalesce(
         v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value),
-        base64Encode(v.array_value), base64Encode(v.kvlist_value), base64Encode(v.bytes_value), ''),
+        base64Encode(coalesce(v.array_value, v.kvlist_value, v.bytes_value)), ''),
         s.attributes.value)), 'Map(LowCardinality(String), String)') AS attributes,
-    CAST(arrayFilter(t -> t.2 != '', arrayMap((k, v) -> (k, multiIf(
-        isNotNull(v.string_value), '', isNotNull(v.int_value), 'int',
-        isNotNull(v.double_value), 'double', isNotNull(v.bool_value), 'bool',
-        isNotNull(v.array_value), 'array', isNotNull(v.kvlist_value), 'kvlist',
-        isNotNull(v.bytes_value), 'bytes', 'empty')), s.attributes.key, s.attributes.value)),
-        'Map(LowCardinality(String), LowCardinality(String))') AS attribute_types,
-    CAST((rs.resource.attributes.key, arrayMap(v -> coalesce(
-        v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value),
-        base64Encode(v.array_value), base64Encode(v.kvlist_value), base64Encode(v.bytes_value), ''),
-        rs.resource.attributes.value)), 'Map(LowCardinality(String), String)') AS resource,
-    ss.scope.name AS scope_name, ss.scope.version AS scope_version,
+    arrayMap(v -> multiIf(
+        isNotNull(v.string_value), 0, isNotNull(v.int_value), 1, isNotNull(v.double_value), 2,
+        isNotNull(v.bool_value), 3, isNotNull(v.array_value), 4, isNotNull(v.kvlist_value), 5,
+        isNotNull(v.bytes_value), 6, 7), s.attributes.value) AS attribute_types,
+    resource, ss.scope.name AS scope_name, ss.scope.version AS scope_version,
     s.events AS events, s.links AS links,
     18446744073709551615 - toUInt64(toUnixTimestamp64Nano(now64(9))) - rowNumberInBlock() AS version
-FROM span_intake
-ARRAY JOIN request.resource_spans AS rs
-ARRAY JOIN rs.scope_spans AS ss
+FROM
+(
+    SELECT
+        namespace, goal_uid, agent, task, attempt_uid,
+        CAST((rs.resource.attributes.key, arrayMap(v -> coalesce(
+            v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value),
+            base64Encode(coalesce(v.array_value, v.kvlist_value, v.bytes_value)), ''),
+            rs.resource.attributes.value)), 'Map(LowCardinality(String), String)') AS resource,
+        rs.scope_spans AS scope_spans
+    FROM span_intake
+    ARRAY JOIN request.resource_spans AS rs
+)
+ARRAY JOIN scope_spans AS ss
 ARRAY JOIN ss.spans AS s;
