@@ -17,20 +17,25 @@ def goal_resource(goal: Goal) -> dict[str, Any]:
     return {
         "apiVersion": API_VERSION,
         "kind": "Goal",
-        "metadata": {
-            "name": goal.name,
-            "namespace": goal.namespace,
-            "uid": str(goal.uid),
-            "generation": goal.generation,
-            "labels": goal.labels,
-            "annotations": goal.annotations,
-            "creationTimestamp": rfc3339(goal.created_at),
-            "deletionTimestamp": rfc3339(goal.deletion_requested_at)
-            if goal.deletion_requested_at
-            else None,
-        },
+        "metadata": goal_metadata(goal),
         "spec": goal.spec,
         "status": goal_status(goal),
+    }
+
+
+def goal_metadata(goal: Goal) -> dict[str, Any]:
+    """The metadata block of the resource."""
+    return {
+        "name": goal.name,
+        "namespace": goal.namespace,
+        "uid": str(goal.uid),
+        "generation": goal.generation,
+        "labels": goal.labels,
+        "annotations": goal.annotations,
+        "creationTimestamp": rfc3339(goal.created_at),
+        "deletionTimestamp": rfc3339(goal.deletion_requested_at)
+        if goal.deletion_requested_at
+        else None,
     }
 
 

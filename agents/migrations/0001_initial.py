@@ -8,134 +8,226 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Agent',
+            name="Agent",
             fields=[
-                ('uid', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('namespace', models.CharField(max_length=63)),
-                ('name', models.CharField(max_length=63)),
-                ('role', models.CharField(max_length=63)),
-                ('image', models.CharField(max_length=512)),
-                ('service_account', models.CharField(max_length=63)),
-                ('generation', models.PositiveIntegerField(default=1)),
-                ('manifest', models.JSONField()),
-                ('registered_by', models.CharField(max_length=512)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('updated_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('retired_at', models.DateTimeField(null=True)),
+                (
+                    "uid",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("namespace", models.CharField(max_length=63)),
+                ("name", models.CharField(max_length=63)),
+                ("role", models.CharField(max_length=63)),
+                ("image", models.CharField(max_length=512)),
+                ("service_account", models.CharField(max_length=63)),
+                ("generation", models.PositiveIntegerField(default=1)),
+                ("manifest", models.JSONField()),
+                ("registered_by", models.CharField(max_length=512)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("updated_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("retired_at", models.DateTimeField(null=True)),
             ],
             options={
-                'ordering': ['namespace', 'name'],
-                'constraints': [models.UniqueConstraint(fields=('namespace', 'name'), name='agent_once')],
+                "ordering": ["namespace", "name"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("namespace", "name"), name="agent_once")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('uid', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('goal_uid', models.UUIDField()),
-                ('namespace', models.CharField(max_length=63)),
-                ('graph_digest', models.CharField(max_length=71)),
-                ('iteration', models.PositiveIntegerField()),
-                ('task', models.CharField(max_length=63)),
-                ('number', models.PositiveIntegerField()),
-                ('agent_name', models.CharField(max_length=63)),
-                ('agent_role', models.CharField(default='', max_length=63)),
-                ('service_account', models.CharField(max_length=63)),
-                ('spiffe_id', models.CharField(max_length=512)),
-                ('workload', models.CharField(max_length=63, unique=True)),
-                ('specification', models.JSONField(default=dict)),
-                ('state', models.CharField(choices=[('pending', 'pending'), ('running', 'running'), ('paused', 'paused'), ('succeeded', 'succeeded'), ('failed', 'failed'), ('stopped', 'stopped'), ('lost', 'lost')], default=agents.domain.states.AttemptState['PENDING'], max_length=16)),
-                ('desired', models.CharField(choices=[('running', 'running'), ('paused', 'paused'), ('stopped', 'stopped')], default=agents.domain.states.DesiredState['RUNNING'], max_length=16)),
-                ('reason', models.CharField(default='', max_length=64)),
-                ('message', models.TextField(default='')),
-                ('exit_code', models.IntegerField(null=True)),
-                ('gpus', models.PositiveIntegerField(default=0)),
-                ('gpu_ids', models.JSONField(default=list)),
-                ('gpu_allowance_ms', models.BigIntegerField(default=0)),
-                ('running_ms', models.BigIntegerField(default=0)),
-                ('gpu_ms', models.BigIntegerField(default=0)),
-                ('gpu_settled_ms', models.BigIntegerField(default=0)),
-                ('gpu_idle_held_ms', models.BigIntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('last_seen_at', models.DateTimeField(null=True)),
-                ('identity_revoked_at', models.DateTimeField(null=True)),
-                ('identity_revoked_reason', models.CharField(default='', max_length=255)),
-                ('agent', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='attempts', to='agents.agent')),
+                (
+                    "uid",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("goal_uid", models.UUIDField()),
+                ("namespace", models.CharField(max_length=63)),
+                ("graph_digest", models.CharField(max_length=71)),
+                ("iteration", models.PositiveIntegerField()),
+                ("task", models.CharField(max_length=63)),
+                ("number", models.PositiveIntegerField()),
+                ("agent_name", models.CharField(max_length=63)),
+                ("agent_role", models.CharField(default="", max_length=63)),
+                ("service_account", models.CharField(max_length=63)),
+                ("spiffe_id", models.CharField(max_length=512)),
+                ("workload", models.CharField(max_length=63, unique=True)),
+                ("specification", models.JSONField(default=dict)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("running", "running"),
+                            ("paused", "paused"),
+                            ("succeeded", "succeeded"),
+                            ("failed", "failed"),
+                            ("stopped", "stopped"),
+                            ("lost", "lost"),
+                        ],
+                        default=agents.domain.states.AttemptState["PENDING"],
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "desired",
+                    models.CharField(
+                        choices=[
+                            ("running", "running"),
+                            ("paused", "paused"),
+                            ("stopped", "stopped"),
+                        ],
+                        default=agents.domain.states.DesiredState["RUNNING"],
+                        max_length=16,
+                    ),
+                ),
+                ("reason", models.CharField(default="", max_length=64)),
+                ("message", models.TextField(default="")),
+                ("exit_code", models.IntegerField(null=True)),
+                ("gpus", models.PositiveIntegerField(default=0)),
+                ("gpu_ids", models.JSONField(default=list)),
+                ("gpu_allowance_ms", models.BigIntegerField(default=0)),
+                ("running_ms", models.BigIntegerField(default=0)),
+                ("gpu_ms", models.BigIntegerField(default=0)),
+                ("gpu_settled_ms", models.BigIntegerField(default=0)),
+                ("gpu_idle_held_ms", models.BigIntegerField(default=0)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("last_seen_at", models.DateTimeField(null=True)),
+                ("identity_revoked_at", models.DateTimeField(null=True)),
+                ("identity_revoked_reason", models.CharField(default="", max_length=255)),
+                (
+                    "agent",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="attempts",
+                        to="agents.agent",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['created_at'],
+                "ordering": ["created_at"],
             },
         ),
         migrations.CreateModel(
-            name='IssuedSvid',
+            name="IssuedSvid",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('x509', 'x509'), ('jwt', 'jwt')], max_length=4)),
-                ('serial', models.CharField(max_length=64)),
-                ('spiffe_id', models.CharField(max_length=512)),
-                ('issued_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('expires_at', models.DateTimeField()),
-                ('attempt', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='svids', to='agents.attempt')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(choices=[("x509", "x509"), ("jwt", "jwt")], max_length=4),
+                ),
+                ("serial", models.CharField(max_length=64)),
+                ("spiffe_id", models.CharField(max_length=512)),
+                ("issued_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "attempt",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="svids",
+                        to="agents.attempt",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-issued_at'],
+                "ordering": ["-issued_at"],
             },
         ),
         migrations.CreateModel(
-            name='JoinToken',
+            name="JoinToken",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('token_hash', models.CharField(max_length=64, unique=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('expires_at', models.DateTimeField()),
-                ('used_at', models.DateTimeField(null=True)),
-                ('attempt', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='join_token', to='agents.attempt')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("token_hash", models.CharField(max_length=64, unique=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("expires_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
+                (
+                    "attempt",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="join_token",
+                        to="agents.attempt",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='TaskOutput',
+            name="TaskOutput",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63)),
-                ('value', models.JSONField(null=True)),
-                ('digest', models.CharField(default='', max_length=71)),
-                ('span_id', models.CharField(default='', max_length=16)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('attempt', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='outputs', to='agents.attempt')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=63)),
+                ("value", models.JSONField(null=True)),
+                ("digest", models.CharField(default="", max_length=71)),
+                ("span_id", models.CharField(default="", max_length=16)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "attempt",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="outputs",
+                        to="agents.attempt",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(fields=['goal_uid', 'created_at'], name='agents_atte_goal_ui_b023f7_idx'),
+            model_name="attempt",
+            index=models.Index(
+                fields=["goal_uid", "created_at"], name="agents_atte_goal_ui_b023f7_idx"
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(fields=['state', 'namespace'], name='agents_atte_state_b8984a_idx'),
+            model_name="attempt",
+            index=models.Index(fields=["state", "namespace"], name="agents_atte_state_b8984a_idx"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(fields=('goal_uid', 'graph_digest', 'iteration', 'task', 'number'), name='attempt_once'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(
+                fields=("goal_uid", "graph_digest", "iteration", "task", "number"),
+                name="attempt_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.CheckConstraint(condition=models.Q(('gpu_settled_ms__lte', models.F('gpu_allowance_ms'))), name='attempt_settles_within_allowance'),
+            model_name="attempt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("gpu_settled_ms__lte", models.F("gpu_allowance_ms"))),
+                name="attempt_settles_within_allowance",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='issuedsvid',
-            constraint=models.UniqueConstraint(fields=('kind', 'serial'), name='svid_serial_once'),
+            model_name="issuedsvid",
+            constraint=models.UniqueConstraint(fields=("kind", "serial"), name="svid_serial_once"),
         ),
         migrations.AddConstraint(
-            model_name='taskoutput',
-            constraint=models.UniqueConstraint(fields=('attempt', 'name'), name='output_once_per_attempt'),
+            model_name="taskoutput",
+            constraint=models.UniqueConstraint(
+                fields=("attempt", "name"), name="output_once_per_attempt"
+            ),
         ),
     ]

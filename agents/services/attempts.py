@@ -21,6 +21,7 @@ from lineage.domain import Actor, ActorKind
 
 RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
 DELETE_GRACE_SECONDS = 5.0
+PROGRAM_PATH = "/usr/local/bin:/usr/bin:/bin"  # an attempt inherits nothing of ours
 
 # Reasons of the cluster that are the platform's doing: the attempt is lost, not failed.
 PLATFORM_REASONS = frozenset({"Killed", "ControlPlaneGone", "StartFailed"})
@@ -130,6 +131,8 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
         image=spec["image"],
         command=tuple(spec["command"]),
         environment={
+            "PATH": PROGRAM_PATH,
+            "LANG": "C.UTF-8",
             **spec["env"],
             "CLEARANCE_API_URL": settings.WEB_URL,
             "CLEARANCE_JOIN_TOKEN": join_token_of(attempt),
@@ -175,6 +178,18 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
         case DesiredState.RUNNING:
             cluster.resume(attempt.workload)
     return cluster.get(attempt.workload)
+
+
+def record_refusal(attempt: Attempt, error: Exception) -> Attempt:
+    """The cluster will never run this workload: the attempt failed before it began."""
+    with transaction.atomic():
+        unfinished = Attempt.objects.filter(pk=attempt.pk).exclude(state__in=FINISHED_STATES)
+        changes = {"reason": type(error).__name__, "message": str(error)}
+        if unfinished.update(state=AttemptState.FAILED, finished_at=timezone.now(), **changes):
+            _journal(attempt, "attempt.failed", {"from": attempt.state, **changes})
+            revoke_identity(attempt, reason="attempt failed", actor=RECONCILER)
+    attempt.refresh_from_db()
+    return attempt
 
 
 def record_status(attempt: Attempt, status: WorkloadStatus | None) -> Attempt:

@@ -14,6 +14,7 @@ from agents.services.attempts import (
     AttemptRequest,
     enforce_attempt,
     record_attempt,
+    record_refusal,
     record_status,
     set_desired,
 )
@@ -123,13 +124,7 @@ def _watch(attempt: Attempt, lease: Lease, cluster: Cluster) -> None:
         status = enforce_attempt(attempt, cluster=cluster)
     except (WorkloadInvalid, WorkloadConflict) as error:
         with fenced(lease):
-            Attempt.objects.filter(pk=attempt.pk).update(
-                state=AttemptState.FAILED,
-                reason=type(error).__name__,
-                message=str(error),
-                finished_at=timezone.now(),
-            )
-        attempt.refresh_from_db()
+            record_refusal(attempt, error)
         return
     with fenced(lease):
         record_status(attempt, status)

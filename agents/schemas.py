@@ -1,0 +1,151 @@
+"""Shapes of the agents' API."""
+
+import datetime as dt
+from typing import Any
+from uuid import UUID
+
+from ninja import Schema
+from pydantic import Field
+
+SPAN_ID = r"^([0-9a-f]{16})?$"
+NAME = r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$"
+
+
+class ExchangeIn(Schema):
+    """A join token and the signing request of the key the attempt made."""
+
+    join_token: str = Field(max_length=200)
+    csr: str = Field(max_length=8192)
+    audience: list[str] = Field(default_factory=lambda: ["clearance"], min_length=1, max_length=8)
+
+
+class RenewIn(Schema):
+    """A signing request for the next documents."""
+
+    csr: str = Field(max_length=8192)
+    audience: list[str] = Field(default_factory=lambda: ["clearance"], min_length=1, max_length=8)
+
+
+class IdentityOut(Schema):
+    """Both SVIDs and the trust bundle."""
+
+    spiffe_id: str
+    x509_svid: str
+    x509_expires_at: dt.datetime
+    jwt_svid: str
+    jwt_expires_at: dt.datetime
+    bundle: dict[str, Any]
+
+
+class OutputIn(Schema):
+    """A named thing for the tasks after this one."""
+
+    value: Any = None
+    digest: str = Field("", pattern=r"^(sha256:[0-9a-f]{64})?$")
+    span_id: str = Field("", pattern=SPAN_ID)
+
+
+class LayerOut(Schema):
+    """One file of an artifact; `size` in bytes."""
+
+    digest: str
+    size: int
+    title: str
+    media_type: str
+
+
+class ArtifactRow(Schema):
+    """An artifact in a list; `size_bytes` in bytes."""
+
+    digest: str
+    blob_digest: str
+    kind: str
+    name: str
+    namespace: str
+    size_bytes: int
+    is_signed: bool
+    signer: str
+    goal_uid: UUID | None
+    attempt_uid: UUID | None
+    created_at: dt.datetime
+    recalled_at: dt.datetime | None
+
+
+class ArtifactOut(Schema):
+    """An artifact by digest."""
+
+    digest: str
+    blob_digest: str
+    kind: str
+    name: str
+    namespace: str
+    size: int
+    media_type: str
+    signed: bool
+    signer: str
+    predicate_type: str
+    about: list[str]
+    goal_uid: UUID | None
+    attempt_uid: UUID | None
+    span_id: str
+    created_at: dt.datetime
+    recalled_at: dt.datetime | None
+    layers: list[LayerOut]
+
+
+class EvidenceIn(Schema):
+    """A statement about artifacts, such as an A/B result."""
+
+    name: str = Field(pattern=NAME)
+    about: list[str] = Field(min_length=1, max_length=16)
+    predicate_type: str = Field(
+        "https://orchestration.ai/ab-test/v1", max_length=255, pattern=r"^[a-z]+:[!-~]+$|^[!-~]+$"
+    )
+    predicate: dict[str, Any]
+    span_id: str = Field("", pattern=SPAN_ID)
+
+
+class AgentOut(Schema):
+    """A registered agent."""
+
+    uid: UUID
+    name: str
+    namespace: str
+    role: str
+    image: str
+    service_account: str
+    generation: int
+    manifest: dict[str, Any]
+    registered_by: str
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+class AttemptOut(Schema):
+    """One attempt; times in milliseconds of wall clock and GPU."""
+
+    uid: UUID
+    goal_uid: UUID
+    namespace: str
+    task: str
+    number: int
+    iteration: int
+    agent_name: str
+    spiffe_id: str
+    workload: str
+    state: str
+    desired: str
+    reason: str
+    message: str
+    exit_code: int | None
+    gpus: int
+    gpu_ids: list[str]
+    running_ms: int
+    gpu_ms: int
+    gpu_settled_ms: int
+    gpu_idle_held_ms: int
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    identity_revoked_at: dt.datetime | None
+    identity_revoked_reason: str

@@ -1,0 +1,189 @@
+"""The one API: `/api/v1`, OpenAPI 3.1, errors as problem documents (RFC 9457)."""
+
+import datetime as dt
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from django.contrib.auth import authenticate
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+from pydantic import Field
+
+from agents.access import BearerCredential, SessionCredential, Unauthenticated
+from agents.api import artifact_router, evidence_router, identity_router
+from agents.api import router as agents_router
+from agents.cluster.base import ClusterError
+from agents.domain.problems import ManifestError
+from agents.services.identity import (
+    IdentityNotAvailable,
+    IdentityRefused,
+    IdentityRequestInvalid,
+)
+from console.problems import problem_response
+from console.throttling import LoginThrottled, check_login_allowed, note_login
+from goals.api import router as goals_router
+from goals.services.apply import GoalConflict
+from goals.services.ledger import KeyReused, LedgerError, NoAccount, NotCovered
+from goals.services.releases import ArtifactUnknown, OutOfScope, ReleaseDenied
+from governance.access import NotAllowed, NotVisible, principal_of
+from governance.api import router as governance_router
+from governance.domain import (
+    ApprovalConflict,
+    ApprovalForbidden,
+    ApprovalInvalid,
+    GovernanceError,
+)
+from governance.services.tokens import create_token
+from lineage.evidence.base import EvidenceError
+from lineage.registry.base import (
+    ArtifactNotFound,
+    ArtifactTooLarge,
+    DigestMismatch,
+    RegistryError,
+    TagImmutable,
+)
+from lineage.signing.base import SigningError
+from lineage.telemetry.base import TelemetryError
+
+logger = logging.getLogger(__name__)
+
+api = NinjaAPI(
+    title="Clearance",
+    version="1",
+    description="The control tower for AI agents: Goals, approvals, decisions, releases, evidence.",
+    auth=[BearerCredential(), SessionCredential()],
+    docs_url=None,
+)
+api.add_router("/identity", identity_router)
+api.add_router("/artifacts", artifact_router)
+api.add_router("/evidence", evidence_router)
+api.add_router("", goals_router)
+api.add_router("", agents_router)
+api.add_router("", governance_router)
+
+# First match wins, so the narrower class stands before the wider one.
+STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED, "Not signed in"),
+    (IdentityNotAvailable, HTTPStatus.SERVICE_UNAVAILABLE, "Identity not available"),
+    (IdentityRequestInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid identity request"),
+    (IdentityRefused, HTTPStatus.UNAUTHORIZED, "Identity refused"),
+    (NotVisible, HTTPStatus.NOT_FOUND, "Not found"),
+    (ArtifactUnknown, HTTPStatus.NOT_FOUND, "Not found"),
+    (ArtifactNotFound, HTTPStatus.NOT_FOUND, "Not found"),
+    (NotAllowed, HTTPStatus.FORBIDDEN, "Not allowed"),
+    (OutOfScope, HTTPStatus.FORBIDDEN, "Out of scope"),
+    (ApprovalForbidden, HTTPStatus.FORBIDDEN, "Not allowed"),
+    (ApprovalConflict, HTTPStatus.CONFLICT, "Already decided"),
+    (ApprovalInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid answer"),
+    (GoalConflict, HTTPStatus.CONFLICT, "Conflict"),
+    (GovernanceError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid request"),
+    (NotCovered, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),
+    (NoAccount, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),
+    (KeyReused, HTTPStatus.CONFLICT, "Key already used"),
+    (LedgerError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid ledger entry"),
+    (TagImmutable, HTTPStatus.CONFLICT, "Tag is immutable"),
+    (DigestMismatch, HTTPStatus.UNPROCESSABLE_ENTITY, "Digest mismatch"),
+    (ArtifactTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
+    (RequestDataTooBig, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),
+    (RegistryError, HTTPStatus.SERVICE_UNAVAILABLE, "Registry not available"),
+    (SigningError, HTTPStatus.SERVICE_UNAVAILABLE, "Signing not available"),
+    (TelemetryError, HTTPStatus.SERVICE_UNAVAILABLE, "Telemetry store not available"),
+    (ClusterError, HTTPStatus.SERVICE_UNAVAILABLE, "Cluster not available"),
+    (EvidenceError, HTTPStatus.CONFLICT, "No evidence pack"),
+    (LoginThrottled, HTTPStatus.TOO_MANY_REQUESTS, "Too many failed sign-ins"),
+    (Http404, HTTPStatus.NOT_FOUND, "Not found"),
+]
+
+
+def _answer(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
+    for kind, status, title in STATUS_OF:
+        if isinstance(error, kind):
+            return problem_response(status, title=title, detail=str(error))
+    logger.exception("unexpected error at %s", request.path, exc_info=True)
+    return problem_response(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        title="Something went wrong on our side",
+        detail="The error was logged. Nothing of this request was kept.",
+    )
+
+
+for known in {kind for kind, _, _ in STATUS_OF} | {Exception}:
+    api.add_exception_handler(known, _answer)
+
+
+@api.exception_handler(ManifestError)
+def _manifest_error(request: HttpRequest, error: ManifestError) -> HttpResponse:
+    return problem_response(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        title="Invalid manifest",
+        detail=str(error),
+        errors=[{"path": p.path, "message": p.message} for p in error.problems],
+    )
+
+
+@api.exception_handler(ReleaseDenied)
+def _release_denied(request: HttpRequest, error: ReleaseDenied) -> HttpResponse:
+    return problem_response(
+        HTTPStatus.FORBIDDEN,
+        title="Denied by policy",
+        detail=str(error),
+        messages=error.messages,
+        decision=str(error.decision.uid) if error.decision else None,
+    )
+
+
+@api.exception_handler(ValidationError)
+def _validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    errors = [
+        {"path": ".".join(str(part) for part in one["loc"]), "message": one["msg"]}
+        for one in error.errors
+    ]
+    detail = "; ".join(f"{one['path']}: {one['message']}" for one in errors)
+    return problem_response(
+        HTTPStatus.UNPROCESSABLE_ENTITY, title="Invalid request", detail=detail, errors=errors
+    )
+
+
+@api.exception_handler(AuthenticationError)
+def _authentication_error(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    del error
+    return problem_response(
+        HTTPStatus.UNAUTHORIZED,
+        title="Not signed in",
+        detail="Sign in, or send an API token as `Authorization: Bearer …`.",
+    )
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    status = HTTPStatus(error.status_code)
+    return problem_response(status, title=status.phrase, detail=str(error))
+
+
+class LoginIn(Schema):
+    """A name and password, traded for an API token; `days` of life."""
+
+    username: str = Field(max_length=150)
+    password: str = Field(max_length=256)
+    token_name: str = Field("cli", max_length=63)
+    days: int = Field(30, ge=1, le=365)
+
+
+@api.post("/login", auth=None, tags=["governance"])
+def login(request: HttpRequest, payload: LoginIn) -> dict[str, Any]:
+    """An API token for a name and password, for the command line."""
+    check_login_allowed(request, payload.username)
+    user = authenticate(request, username=payload.username, password=payload.password)
+    note_login(request, payload.username, succeeded=user is not None)
+    if user is None:
+        raise Unauthenticated("The name or the password is wrong.")
+    token, text = create_token(
+        user,
+        principal=principal_of(user),
+        name=payload.token_name,
+        life=dt.timedelta(days=payload.days),
+    )
+    return {"token": text, "expires_at": token.expires_at, "username": payload.username}

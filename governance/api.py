@@ -1,0 +1,173 @@
+"""API of governance: decisions, journal, bundles, tokens, and approvals to read."""
+
+import datetime as dt
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from ninja import Router, Status
+from ninja.pagination import CursorPagination, paginate
+
+from governance.access import (
+    NotAllowed,
+    Principal,
+    get_visible_approval,
+    visible_approvals,
+    visible_decisions,
+    visible_records,
+)
+from governance.domain import ApprovalInvalid
+from governance.models import ApiToken, Approval, BundleVersion, Checkpoint, Decision, JournalRecord
+from governance.schemas import (
+    AnswerIn,
+    ApprovalOut,
+    BundleOut,
+    DecisionOut,
+    NewTokenOut,
+    RecordOut,
+    TokenIn,
+    TokenOut,
+)
+from governance.services.approvals import decide_approval
+from governance.services.tokens import create_token, revoke_token
+
+router = Router(tags=["governance"])
+
+
+def _person(request: HttpRequest) -> Principal:
+    """The person who asks, as the credential established it. Raises NotAllowed for agents."""
+    principal: Principal | None = getattr(request.auth, "principal", None)  # type: ignore[attr-defined]
+    if principal is None:
+        raise NotAllowed("An agent may not do this; it is for people.")
+    return principal
+
+
+@router.get("/approvals", response=list[ApprovalOut])
+@paginate(CursorPagination, ordering=("-created_at",))
+def list_approvals(
+    request: HttpRequest, state: str = "", goal: UUID | None = None
+) -> QuerySet[Approval]:
+    """Approvals, newest first."""
+    found = visible_approvals(_person(request))
+    if state:
+        found = found.filter(state=state)
+    return found.filter(goal_uid=goal) if goal is not None else found
+
+
+@router.get("/approvals/{uid}", response=ApprovalOut)
+def get_approval(request: HttpRequest, uid: UUID) -> Approval:
+    """One approval."""
+    return get_visible_approval(_person(request), uid)
+
+
+@router.post("/approvals/{uid}/approve", response=ApprovalOut)
+def approve(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
+    """Approve exactly what was seen, or less of it."""
+    principal = _person(request)
+    approval = get_visible_approval(principal, uid)
+    if payload.grant is not None and approval.kind != "budget":
+        raise ApprovalInvalid("grant: only a budget can be granted in part.")
+    answer: dict[str, Any] = {} if payload.grant is None else {"grant": payload.grant}
+    return decide_approval(
+        approval,
+        principal=principal,
+        approve=True,
+        reason=payload.reason,
+        request_digest=payload.request_digest,
+        answer=answer,
+    )
+
+
+@router.post("/approvals/{uid}/deny", response=ApprovalOut)
+def deny(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
+    """Deny what was seen."""
+    principal = _person(request)
+    return decide_approval(
+        get_visible_approval(principal, uid),
+        principal=principal,
+        approve=False,
+        reason=payload.reason,
+        request_digest=payload.request_digest,
+    )
+
+
+@router.get("/decisions", response=list[DecisionOut])
+@paginate(CursorPagination, ordering=("-at",))
+def list_decisions(
+    request: HttpRequest, goal: UUID | None = None, point: str = "", outcome: str = ""
+) -> QuerySet[Decision]:
+    """Policy decisions, newest first."""
+    found = visible_decisions(_person(request))
+    for name, value in {"goal_uid": goal, "point": point, "outcome": outcome}.items():
+        if value:
+            found = found.filter(**{name: value})
+    return found
+
+
+@router.get("/decisions/{uid}/input")
+def decision_input(request: HttpRequest, uid: UUID) -> dict[str, Any]:
+    """The exact input of a decision, as canonical JSON text."""
+    decision = visible_decisions(_person(request)).filter(pk=uid).first()
+    if decision is None:
+        raise NotAllowed(f"There is no decision {uid} that you may see.")
+    return {"input_digest": decision.input_digest, "canonical": decision.input_canonical}
+
+
+@router.get("/journal", response=list[RecordOut])
+@paginate(CursorPagination, ordering=("-seq",))
+def list_records(
+    request: HttpRequest, goal: UUID | None = None, action: str = "", actor: str = ""
+) -> QuerySet[JournalRecord]:
+    """Journal records, newest first."""
+    found = visible_records(_person(request))
+    for name, value in {"goal_uid": goal, "action": action, "actor_id": actor}.items():
+        if value:
+            found = found.filter(**{name: value})
+    return found
+
+
+@router.get("/journal/checkpoints")
+def list_checkpoints(request: HttpRequest) -> list[dict[str, Any]]:
+    """The newest signed checkpoints."""
+    _person(request)
+    return [
+        {"size": c.size, "root_hash": c.root_hash, "note": c.note, "created_at": c.created_at}
+        for c in Checkpoint.objects.order_by("-size")[:100]
+    ]
+
+
+@router.get("/bundles", response=list[BundleOut])
+def list_bundles(request: HttpRequest) -> QuerySet[BundleVersion]:
+    """Policy bundles and the stage of each version."""
+    _person(request)
+    return BundleVersion.objects.all()
+
+
+@router.get("/tokens", response=list[TokenOut])
+def list_tokens(request: HttpRequest) -> QuerySet[ApiToken]:
+    """Your own tokens."""
+    return ApiToken.objects.filter(user__username=_person(request).username)
+
+
+@router.post("/tokens", response={201: NewTokenOut})
+def make_token(request: HttpRequest, payload: TokenIn) -> Status[dict[str, Any]]:
+    """A token of your own; its text is shown this once."""
+    principal = _person(request)
+    token, text = create_token(
+        User.objects.get(username=principal.username),
+        principal=principal,
+        name=payload.name,
+        permissions=payload.permissions,
+        namespace=payload.namespace,
+        life=dt.timedelta(days=payload.days) if payload.days else None,
+    )
+    return Status(201, {**TokenOut.from_orm(token).dict(), "token": text})
+
+
+@router.delete("/tokens/{uid}", response={204: None})
+def end_token(request: HttpRequest, uid: UUID) -> Status[None]:
+    """Revoke a token at once."""
+    revoke_token(uid, principal=_person(request))
+    return Status(204, None)
