@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import rfc8785
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lineage.evidence.base import (
     EvidenceError,
@@ -29,7 +30,7 @@ from lineage.evidence.base import (
 from lineage.evidence.inspect import PackReport, inspect_pack
 from lineage.evidence.merkle import MerkleTree, leaf_hash, verify_inclusion
 from lineage.evidence.pack import build_pack, write_pack
-from lineage.evidence.verify import verify
+from lineage.evidence.verify import Bundle, Failed, TrustedRoot, verify
 from lineage.signing.base import Signer
 from lineage.signing.keys import DEFAULT_ISSUER
 from lineage.signing.memory import MemorySigner
@@ -584,6 +585,92 @@ def test_signature_by_another_identity_is_found(signer: MemorySigner, tmp_path: 
     wrong = replace(contents, bundles=[replace(contents.bundles[0], identity=TOWER)])
     pack = build_pack(wrong, signer=signer, identity=TOWER)
     assert "bundles" in failing(pack, tmp_path / "p.zip")
+
+
+class Impostor:
+    """Shows one public key and signs with another's private key."""
+
+    def __init__(self, shown: ec.EllipticCurvePrivateKey) -> None:
+        self._shown, self._own = shown, ec.generate_private_key(ec.SECP256R1())
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._shown.public_key()
+
+    def sign(self, content: bytes, algorithm: ec.ECDSA) -> bytes:
+        return self._own.sign(content, algorithm)
+
+
+@pytest.mark.parametrize("name", ["log", "ctlog"])
+def test_forged_signature_under_a_known_key_id_is_found(
+    name: str, signer: MemorySigner, tmp_path: Path
+) -> None:
+    forger = MemorySigner()
+    keys = signer._open()
+    forger._keys = replace(keys, **{name: Impostor(getattr(keys, name))})
+    forged = SignedFile("x", forger.sign_blob(b"x", identity=AGENT), AGENT, payload=b"x")
+    contents = replace(make_contents(signer), bundles=[forged], documents={})
+    pack = build_pack(contents, signer=signer, identity=TOWER)
+    assert failing(pack, tmp_path / "p.zip") == {"bundles"}
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (("certificate", "rawBytes"), "the certificate is not signed by its issuer"),
+        (
+            ("tlogEntries", 0, "inclusionPromise", "signedEntryTimestamp"),
+            "the log did not promise this entry",
+        ),
+    ],
+)
+def test_each_signature_of_a_bundle_is_checked(
+    path: tuple[str | int, ...], problem: str, signer: MemorySigner
+) -> None:
+    """The last bit of one signature is changed; no other check is in the way."""
+    document = json.loads(signer.sign_blob(b"x", identity=AGENT))
+    trusted = TrustedRoot(signer.trusted_root().encode())
+    Bundle(json.dumps(document).encode()).check(trusted, identity=AGENT, issuer=DEFAULT_ISSUER)
+    node = document["verificationMaterial"]
+    for key in path[:-1]:
+        node = node[key]
+    raw = bytearray(base64.b64decode(node[path[-1]]))
+    raw[-1] ^= 1
+    node[path[-1]] = base64.b64encode(bytes(raw)).decode()
+    with pytest.raises(Failed, match=problem):
+        Bundle(json.dumps(document).encode()).check(trusted, identity=AGENT, issuer=DEFAULT_ISSUER)
+
+
+@pytest.mark.parametrize("name", ["log", "ctlog", "intermediate"])
+def test_signature_with_one_foreign_key_is_found(
+    name: str, signer: MemorySigner, tmp_path: Path
+) -> None:
+    """All is as it must be but for one signature: the CA's, its CT log's or the log's."""
+    forger = MemorySigner()
+    forger._keys = replace(signer._open(), **{name: ec.generate_private_key(ec.SECP256R1())})
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "x", "digest": {"sha256": "ab" * 32}}],
+        "predicateType": "https://clearance.local/ab/v1",
+        "predicate": {},
+    }
+    good = make_contents(signer)
+    for forged in (
+        SignedFile("x", forger.sign_blob(b"x", identity=AGENT), AGENT, payload=b"x"),
+        SignedFile("x", forger.sign_statement(statement, identity=AGENT), AGENT),
+    ):
+        contents = replace(good, bundles=[*good.bundles, forged])
+        pack = build_pack(contents, signer=signer, identity=TOWER)
+        assert failing(pack, tmp_path / "p.zip") == {"bundles"}
+
+
+def test_signature_from_another_issuer_is_found(signer: MemorySigner, tmp_path: Path) -> None:
+    elsewhere = MemorySigner(issuer="https://elsewhere.example")
+    elsewhere._keys = signer._open()
+    forged = SignedFile("x", elsewhere.sign_blob(b"x", identity=AGENT), AGENT, payload=b"x")
+    good = make_contents(signer)
+    contents = replace(good, bundles=[*good.bundles, forged])
+    pack = build_pack(contents, signer=signer, identity=TOWER)
+    assert failing(pack, tmp_path / "p.zip") == {"bundles"}
 
 
 def test_pack_that_cannot_be_true_is_not_made(signer: MemorySigner) -> None:
