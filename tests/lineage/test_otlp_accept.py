@@ -193,6 +193,13 @@ def test_a_field_given_twice_is_stored_as_it_was_checked() -> None:
     assert bytes.fromhex(A) not in accepted.body
 
 
+def test_fields_that_nobody_knows_are_not_stored() -> None:
+    unknown = b"\xfa\x7f\x06secret"  # field 2047, length-delimited
+    accepted = accept(export(span(A)).SerializeToString() + unknown)
+    assert accepted.span_count == 1
+    assert b"secret" not in accepted.body
+
+
 @pytest.mark.parametrize(
     "body",
     [
