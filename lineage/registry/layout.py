@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rfc8785
-
 from lineage.registry.base import (
     ArtifactNotFound,
     Descriptor,
@@ -300,9 +298,13 @@ class LayoutRegistry:
             "mediaType": INDEX_TYPE,
             "manifests": entries,
         }
-        self._write_file(self._root / "index.json", rfc8785.dumps(document))
+        # The C encoder: every push writes the whole index, and nothing refers to it by digest.
+        content = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        path = self._root / "index.json"
+        self._write_file(path, content)
         _sync_folder(self._root)
-        self._index_seen = None
+        status = path.stat()  # still ours: the lock is held
+        self._index_seen = ((status.st_ino, status.st_mtime_ns, status.st_size), entries)
 
     def _write_file(self, path: Path, content: bytes) -> None:
         """Write atomically: readers see the old bytes or the new ones, also after a crash."""
