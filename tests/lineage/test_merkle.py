@@ -92,7 +92,7 @@ def test_changed_proofs_fail() -> None:
     facts = {"old_size": 6, "size": 13, "old_root": tree.root(6), "root": root}
     for wrong in ([], proof[:-1], [*proof, proof[0]], proof[::-1]):
         assert not verify_consistency(**facts, path=wrong)
-    for change in ({"old_size": 5}, {"size": 12}, {"old_root": root}, {"root": tree.root(6)}):
+    for change in ({"old_size": 5}, {"size": 7}, {"old_root": root}, {"root": tree.root(6)}):
         assert not verify_consistency(**{**facts, **change}, path=proof)
     assert not verify_consistency(
         old_size=0, size=3, old_root=tree.root(1), root=tree.root(3), path=[]
