@@ -1,0 +1,1 @@
+"""`clearance`: the command line over the HTTP API; nothing here imports Django."""
