@@ -72,11 +72,19 @@ def tower_processes(config: TowerConfig) -> Sequence[ProcessSpec]:
         *([_store(config)] if config.has_embedded_store else []),
     ]
     needs = (DATABASE_STEP, *(spec.name for spec in backing))
+    bootstrap = ProcessSpec(
+        name="bootstrap",
+        argv=(sys.executable, "manage.py", "bootstrap"),
+        environment=ENVIRONMENT,
+        depends_on=needs,
+        is_one_shot=True,
+    )
     return [
         *backing,
+        bootstrap,
         _asgi(config, "web", host=config.web_host, port=config.web_port, needs=needs),
         _asgi(config, "otlp", host=config.otlp_host, port=config.otlp_port, needs=needs),
-        _worker(config, needs=needs),
+        _worker(config, needs=(*needs, bootstrap.name)),
         _beat(config, needs=needs),
         *(_example(config) if config.has_example else []),
     ]

@@ -4,11 +4,12 @@ from typing import Any
 
 import rfc8785
 from django.conf import settings
+from django.db import connection, transaction
 from django.utils import timezone
 
 from agents.identity import get_trust_domain
 from agents.models import Attempt
-from goals.models import Goal, Release
+from goals.models import Goal, LedgerEntry, Release
 from goals.selectors import attempts_of, goal_resource, ledger_of, releases_of
 from governance.models import Approval, BundleVersion, Checkpoint, Decision, JournalRecord
 from governance.policy.base import PolicyModule
@@ -45,9 +46,17 @@ def evidence_pack(goal: Goal) -> bytes:
     checkpoint = make_checkpoint(signer=signer)
     if checkpoint is None:
         raise EvidenceError("The journal is empty: there is nothing to prove.")
-    return build_pack(
-        _contents(goal, checkpoint), signer=signer, identity=f"{settings.WEB_URL}/evidence"
-    )
+    with transaction.atomic():
+        _read_one_moment()
+        contents = _contents(goal, checkpoint)
+    return build_pack(contents, signer=signer, identity=f"{settings.WEB_URL}/evidence")
+
+
+def _read_one_moment() -> None:
+    """Accounts, entries and records of one moment, however busy the Goal is."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
 def _contents(goal: Goal, checkpoint: Checkpoint) -> PackContents:
@@ -120,6 +129,9 @@ def _documents(
     }
     files = {name: rfc8785.dumps(_plain(content)) for name, content in documents.items()}
     for graph in goal.graphs.all():
+        if graph.digest == goal.graph_digest:
+            files["graph.json"] = graph.canonical.encode()
+            continue
         name = graph.digest.removeprefix("sha256:")[:16]
         files[f"graphs/{name}.json"] = graph.canonical.encode()
     files["spans.jsonl"] = _spans(goal, gaps)
@@ -163,9 +175,16 @@ def _ledger(goal: Goal) -> dict[str, Any]:
                 "approval": str(entry.approval_uid or ""),
                 "at": rfc3339(entry.created_at),
             }
-            for entry in ledger_of(goal)
+            for entry in _in_journal_order(goal)
         ],
     }
+
+
+def _in_journal_order(goal: Goal) -> list[LedgerEntry]:
+    """Ledger entries as the journal has them; a clock that stepped back changes nothing."""
+    written = JournalRecord.objects.filter(goal_uid=goal.uid, object_kind="ledger_entry")
+    place = dict(written.values_list("object_id", "seq"))
+    return sorted(ledger_of(goal), key=lambda entry: place.get(str(entry.uid), 0))
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

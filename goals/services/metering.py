@@ -288,7 +288,7 @@ def _record_overrun(goal: Goal, account: Account, usage: TokenUsage, amount: int
 
 
 def warn_at_soft_limit(goal: Goal, lease: Lease) -> None:
-    """Set condition BudgetAvailable from where the accounts stand."""
+    """Set condition BudgetWarning: whether the soft limit of any account is reached."""
     soft = int(goal.spec.get("throttle", {}).get("softLimitPercent", 80))
     worst: tuple[float, Account] | None = None
     for account in goal.accounts.all():
@@ -298,9 +298,12 @@ def warn_at_soft_limit(goal: Goal, lease: Lease) -> None:
     if worst is None:
         return
     share, account = worst
-    if share >= soft:
-        reason, message = "SoftLimitReached", f"{share:.0f} % of {account.unit} is spent."
-    else:
-        reason, message = "WithinBudget", ""
+    is_near = share >= soft
     with fenced(lease):
-        set_condition(goal, "BudgetAvailable", share < 100, reason=reason, message=message)
+        set_condition(
+            goal,
+            "BudgetWarning",
+            is_near,
+            reason="SoftLimitReached" if is_near else "WithinBudget",
+            message=f"{soft} % of {account.unit} is spent." if is_near else "",
+        )
