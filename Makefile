@@ -50,6 +50,8 @@ $(INSTALLED): requirements.txt $(SDK) | $(VENV)/.made
 	@$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements.txt
 	@if [ -f agents/sdk/pyproject.toml ]; then $(PIP) install --quiet --no-deps --force-reinstall ./agents/sdk; fi
 	@rm -rf agents/sdk/build agents/sdk/*.egg-info # what building it leaves in the tree
+	@printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s/bin/python" -m console.cli "$$@"\n' "$(CURDIR)" "$(CURDIR)/$(VENV)" > $(VENV)/bin/clearance
+	@chmod +x $(VENV)/bin/clearance
 	@touch $@
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Django's registration of the app."""
+"""Django's registration of the app; loads the Celery application that tasks are sent through."""
 
 from django.apps import AppConfig
 
@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class ConsoleConfig(AppConfig):
     name = "console"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        import console.celery  # noqa: F401, PLC0415 - makes it Celery's current application
