@@ -133,6 +133,7 @@ class JoinToken(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
+    used_by_key = models.CharField(max_length=64, default="")  # RFC 7638 thumbprint of its key
 
     def __str__(self) -> str:
         return f"join token of {self.attempt_id}"

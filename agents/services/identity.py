@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
@@ -136,19 +137,24 @@ def exchange_join_token(
 ) -> IssuedIdentity:
     """Trade a join token for an identity, once however many ask at the same time.
 
-    A request that is refused for its `csr_pem` or `audience` does not use the token up. Raises
-    `IdentityRefused`s.
+    A request that is refused for its `csr_pem` or `audience` does not use the token up. Asked
+    again with the same key, while the token lives, it answers again: the first answer may have
+    been lost on the way, and only the holder of that key can ask. Raises `IdentityRefused`s.
     """
-    join = _unused_token(token)
+    join = _living_token(token)
     _refuse_ended(join.attempt)
     issued = _issue(join.attempt, csr_pem, audience, trust_domain or get_trust_domain())
+    thumbprint = issued.x509.key_thumbprint
+    if join.used_at is not None and join.used_by_key != thumbprint:
+        raise JoinTokenRefused("The join token was already used.")
     now = timezone.now()
     with transaction.atomic():
         attempt = _locked_live_attempt(join.attempt_id)
+        free = Q(used_at__isnull=True) | Q(used_by_key=thumbprint)
         unused = JoinToken.objects.filter(
-            pk=join.pk, token_hash=join.token_hash, used_at__isnull=True, expires_at__gt=now
+            free, pk=join.pk, token_hash=join.token_hash, expires_at__gt=now
         )
-        if unused.update(used_at=now) != 1:
+        if unused.update(used_at=now, used_by_key=thumbprint) != 1:
             raise JoinTokenRefused("The join token was already used.")
         _record_issue(attempt, issued, cause="join-token")
     return issued
@@ -239,15 +245,13 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _unused_token(token: str) -> JoinToken:
+def _living_token(token: str) -> JoinToken:
     join = None
     if len(token) <= JOIN_TOKEN_MAX_CHARACTERS:
         found = JoinToken.objects.select_related("attempt").filter(token_hash=_hash(token))
         join = found.first()
     if join is None:
         raise JoinTokenRefused("The join token is not one of ours.")
-    if join.used_at is not None:
-        raise JoinTokenRefused("The join token was already used.")
     if join.expires_at <= timezone.now():
         raise JoinTokenRefused("The join token has expired.")
     return join

@@ -165,6 +165,16 @@ def test_join_token_is_used_once(attempt: Attempt) -> None:
     assert IssuedSvid.objects.count() == 2
 
 
+def test_lost_answer_is_given_again_to_the_holder_of_the_key(attempt: Attempt) -> None:
+    token, key = create_join_token(attempt), new_key()
+    first = exchange_join_token(token, csr_pem=csr_of(key), audience=AUDIENCE)
+    again = exchange_join_token(token, csr_pem=csr_of(key), audience=AUDIENCE)
+    assert again.spiffe_id == first.spiffe_id
+    JoinToken.objects.update(expires_at=timezone.now())
+    with pytest.raises(JoinTokenRefused, match="expired"):
+        exchange_join_token(token, csr_pem=csr_of(key), audience=AUDIENCE)
+
+
 def test_expired_join_token_is_refused(attempt: Attempt) -> None:
     token = create_join_token(attempt)
     JoinToken.objects.update(expires_at=timezone.now())
@@ -242,9 +252,11 @@ def race(count: int, act: Callable[[], object]) -> list[object]:
 def test_one_exchange_wins_however_many_race() -> None:
     attempt = make_attempt()
     token = create_join_token(attempt)
-    csr = csr_of(new_key())
+    requests = [csr_of(new_key()) for _ in range(12)]
 
-    outcomes = race(12, lambda: exchange_join_token(token, csr_pem=csr, audience=AUDIENCE))
+    outcomes = race(
+        12, lambda: exchange_join_token(token, csr_pem=requests.pop(), audience=AUDIENCE)
+    )
 
     won = [item for item in outcomes if isinstance(item, IssuedIdentity)]
     lost = [item for item in outcomes if isinstance(item, JoinTokenRefused)]
