@@ -57,7 +57,13 @@ class Command(BaseCommand):
 
 
 def _documents(name: str) -> list[Any]:
-    return list(load_documents((FOLDER / name).read_bytes()))
+    """The manifests of a file; agents find the service where this tower runs it."""
+    documents = list(load_documents((FOLDER / name).read_bytes()))
+    for document in documents:
+        environment = document["spec"].get("env", {})
+        if "CHECKOUT_URL" in environment:
+            environment["CHECKOUT_URL"] = f"http://127.0.0.1:{settings.CHECKOUT_PORT}"
+    return documents
 
 
 def _person(name: str, role: Role) -> User:
