@@ -69,14 +69,15 @@ def test_the_back_off_doubles_up_to_its_cap() -> None:
 def test_the_embedded_tower_stores_come_before_what_uses_them() -> None:
     order = waves(*tower_processes(CONFIG), steps=(DATABASE_STEP,))
     assert order == [
-        {"valkey", "store"}, {"web", "otlp", "worker", "beat"}, {"example"}, {"checkout"},
+        {"valkey", "store"}, {"bootstrap", "web", "otlp", "beat"}, {"worker"},
+        {"example"}, {"checkout"},
     ]  # fmt: skip
 
 
 def test_a_backing_service_given_by_url_is_not_run() -> None:
     config = replace(CONFIG, has_embedded_broker=False, has_embedded_store=False, has_example=False)
     names = {one.name for one in tower_processes(config)}
-    assert names == {"web", "otlp", "worker", "beat"}
+    assert names == {"bootstrap", "web", "otlp", "worker", "beat"}
     assert set(config.addresses()) == {"WEB_PORT", "OTLP_PORT"}
 
 
