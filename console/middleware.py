@@ -1,0 +1,108 @@
+"""What every answer carries and what every request to a page needs: policy headers, a session."""
+
+import secrets
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.urls import reverse
+
+from governance.access import AccessError, NotVisible
+from lineage.telemetry.base import TelemetryError
+
+API_PREFIX = "/api/"  # the API authenticates by credential and answers with problem documents
+NONCE_BYTES = 16  # 128 bits, as CSP level 3 asks for
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+def content_security_policy(*, nonce: str, host: str) -> str:
+    """The one policy of all pages: no inline code, no other origin, DOM sinks only through htmx."""
+    socket = "wss:" if settings.IS_HTTPS else "ws:"
+    directives = {
+        "default-src": "'none'",
+        "script-src": f"'self' 'nonce-{nonce}'",
+        "style-src": "'self'",
+        "img-src": "'self' data:",
+        "font-src": "'self'",
+        "connect-src": f"'self' {socket}//{host}",
+        "form-action": "'self'",
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "htmx",  # the policy that htmx's hx-csp extension makes
+    }
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+class ContentSecurityMiddleware:
+    """Gives each request a nonce and each answer the headers that browsers enforce."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        nonce = secrets.token_urlsafe(NONCE_BYTES)
+        request.csp_nonce = nonce  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        if "Content-Security-Policy" not in response:
+            policy = content_security_policy(nonce=nonce, host=request.META.get("HTTP_HOST", ""))
+            response["Content-Security-Policy"] = policy
+        response["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=()"
+        response["Cross-Origin-Resource-Policy"] = "same-origin"
+        return response
+
+
+class PageMiddleware(LoginRequiredMiddleware):
+    """Pages need a session unless they say otherwise; refusals become pages, not tracebacks."""
+
+    def process_view(
+        self,
+        request: HttpRequest,
+        view_func: Callable[..., Any],
+        view_args: tuple[Any, ...],
+        view_kwargs: dict[str, Any],
+    ) -> HttpResponseBase | None:
+        if request.path.startswith(API_PREFIX):
+            return None
+        answer: HttpResponseBase | None = super().process_view(
+            request, view_func, view_args, view_kwargs
+        )
+        return answer
+
+    def handle_no_permission(  # type: ignore[override]
+        self, request: HttpRequest, view_func: Callable[..., Any]
+    ) -> HttpResponseBase:
+        """To the sign-in page; a part of a page sends the whole page there."""
+        is_part = request.headers.get("HX-Request") == "true"
+        if not is_part:
+            return super().handle_no_permission(request, view_func)
+        current = request.headers.get("HX-Current-URL", "")
+        path = current.partition(request.get_host())[2] or "/"
+        response = HttpResponse(status=HTTPStatus.UNAUTHORIZED)
+        response["HX-Redirect"] = f"{reverse('login')}?{urlencode({'next': path})}"
+        return response
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if request.path.startswith(API_PREFIX):
+            return None
+        if isinstance(error, NotVisible):
+            return refusal(request, HTTPStatus.NOT_FOUND, "Not here", str(error))
+        if isinstance(error, AccessError):
+            return refusal(request, HTTPStatus.FORBIDDEN, "Not allowed", str(error))
+        if isinstance(error, TelemetryError):
+            text = "The telemetry store does not answer. Reload in a moment."
+            return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, "Not available", text)
+        return None
+
+
+def refusal(request: HttpRequest, status: HTTPStatus, title: str, detail: str) -> HttpResponse:
+    """An error as a page of its own."""
+    context = {"status": int(status), "title": title, "detail": detail}
+    return render(request, "refusal.html", context, status=int(status))

@@ -1,0 +1,237 @@
+"""How facts look on a page: amounts, times, states; the unknown is said as unknown."""
+
+import datetime as dt
+from typing import Any
+
+from django import template
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from goals.domain.states import Phase, Unit
+from goals.models import Goal
+
+register = template.Library()
+
+UNKNOWN = format_html('<span class="unknown">{}</span>', "unknown")
+DIGEST_SHOWN = 12  # hex characters: 48 bits tell apart what one page lists
+AGENT_WORDS_SHOWN = 600  # characters of an agent's text that are shown at once
+MS_PER_SECOND = 1000
+MICRO = 1_000_000
+
+# Shape and word carry the state; the tone only repeats them. Red is danger, amber a warning.
+TONES: dict[str, tuple[str, str]] = {
+    "Draft": ("idle", "○"),
+    "Planned": ("idle", "◔"),
+    "AwaitingApproval": ("warning", "◆"),
+    "Running": ("active", "▶"),
+    "Paused": ("warning", "‖"),
+    "Satisfied": ("good", "✓"),
+    "Exhausted": ("danger", "⊘"),
+    "Failed": ("danger", "✕"),
+    "Cancelled": ("idle", "-"),
+    "Denied": ("danger", "⊘"),
+    "pending": ("idle", "○"),
+    "running": ("active", "▶"),
+    "paused": ("warning", "‖"),
+    "succeeded": ("good", "✓"),
+    "failed": ("danger", "✕"),
+    "stopped": ("idle", "■"),
+    "lost": ("warning", "?"),
+    "allow": ("good", "✓"),
+    "warn": ("warning", "▲"),
+    "require_approval": ("warning", "◆"),
+    "deny": ("danger", "⊘"),
+    "approved": ("good", "✓"),
+    "denied": ("danger", "⊘"),
+    "expired": ("idle", "◷"),
+    "voided": ("idle", "-"),
+    "active": ("good", "●"),
+    "awaiting_approval": ("warning", "◆"),
+    "superseded": ("idle", "○"),
+    "True": ("good", "✓"),
+    "False": ("danger", "✕"),
+    "Unknown": ("idle", "?"),
+    "signed": ("good", "✓"),
+    "unsigned": ("warning", "▲"),
+    "recalled": ("danger", "⊘"),
+    "revoked": ("idle", "■"),
+    "valid": ("good", "✓"),
+}
+WORDS = {
+    "AwaitingApproval": "Awaiting approval",
+    "require_approval": "needs approval",
+    "awaiting_approval": "awaiting approval",
+}
+PHASES = tuple(phase.value for phase in Phase)
+
+
+@register.simple_tag
+def badge(state: Any, word: str = "") -> SafeString:
+    """A state as shape and word."""
+    text = str(state)
+    tone, shape = TONES.get(text, ("idle", "•"))
+    return format_html(
+        '<span class="badge tone-{}"><span class="shape" aria-hidden="true">{}</span>{}</span>',
+        tone,
+        shape,
+        word or WORDS.get(text, text),
+    )
+
+
+@register.filter
+def or_unknown(value: Any) -> Any:
+    """The value, or the word "unknown" for None and the empty text; zero is zero."""
+    return UNKNOWN if value is None or value == "" else value
+
+
+@register.filter
+def amount(value: int | float | None, unit: str) -> Any:
+    """An amount of the ledger in the unit people say it in."""
+    if value is None:
+        return UNKNOWN
+    match Unit(unit):
+        case Unit.GPU_MS:
+            return _gpu_time(value / MS_PER_SECOND)
+        case Unit.TOKENS:
+            return f"{value:,.0f} tokens"
+        case Unit.MICRO_USD:
+            return f"{value / MICRO:,.2f} USD"
+
+
+def _gpu_time(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.2f} GPU-hours"
+    if seconds >= 120:
+        return f"{seconds / 60:,.1f} GPU-minutes"
+    return f"{seconds:,.1f} GPU-seconds"
+
+
+@register.filter
+def unit_name(unit: str) -> str:
+    """What a dimension of the budget is called."""
+    return {"gpu_ms": "GPU time", "tokens": "Tokens", "micro_usd": "Money"}[unit]
+
+
+@register.filter
+def milliseconds(value: int | None) -> Any:
+    """A duration given in milliseconds."""
+    return UNKNOWN if value is None else span_of_time(value / MS_PER_SECOND)
+
+
+@register.filter
+def seconds(value: float | None) -> Any:
+    """A duration given in seconds."""
+    return UNKNOWN if value is None else span_of_time(value)
+
+
+def span_of_time(total: float) -> str:
+    """At most two units: `4.2 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
+    if total < 60:
+        return f"{total:.1f} s" if total < 10 else f"{total:.0f} s"
+    minutes, second = divmod(int(total), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour} h"
+    return f"{hours} h {minute} min" if hours else f"{minutes} min {second} s"
+
+
+@register.filter
+def ago(moment: dt.datetime | None) -> Any:
+    """A moment as its distance from now; the exact time is the element's title."""
+    if moment is None:
+        return UNKNOWN
+    distance = (timezone.now() - moment).total_seconds()
+    text = f"{span_of_time(distance)} ago" if distance >= 0 else f"in {span_of_time(-distance)}"
+    return _time(moment, text, is_relative=True)
+
+
+@register.filter
+def moment(value: dt.datetime | None) -> Any:
+    """A moment in UTC to the second."""
+    return UNKNOWN if value is None else _time(value, f"{value:%Y-%m-%d %H:%M:%S}")
+
+
+def _time(value: dt.datetime, text: str, *, is_relative: bool = False) -> SafeString:
+    utc = value.astimezone(dt.UTC)
+    return format_html(
+        '<time datetime="{}" title="{} UTC"{}>{}</time>',
+        utc.isoformat(),
+        f"{utc:%Y-%m-%d %H:%M:%S}",
+        SafeString(" data-relative") if is_relative else "",
+        text,
+    )
+
+
+@register.filter
+def digest(value: str | None) -> Any:
+    """The start of a digest or hash; the whole is the element's title."""
+    if not value:
+        return UNKNOWN
+    shown = value.removeprefix("sha256:")[:DIGEST_SHOWN]
+    return format_html('<code class="digest" title="{}">{}</code>', value, shown)
+
+
+@register.filter
+def size(value: int | None) -> Any:
+    """Bytes in decimal units."""
+    if value is None:
+        return UNKNOWN
+    scaled = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if scaled < 1000:
+            return f"{scaled:.0f} B" if unit == "B" else f"{scaled:.1f} {unit}"
+        scaled /= 1000
+    return f"{scaled:.1f} TB"
+
+
+@register.filter
+def reference(goal: Goal) -> str:
+    """How a URL names a Goal: by name while the name is its own, else by uid."""
+    return str(goal.uid) if goal.deleted_at else f"{goal.namespace}/{goal.name}"
+
+
+@register.filter
+def node_url(node_id: str, kind: str) -> str:
+    """The page of a node of the provenance graph, "" where it has none of its own."""
+    names = {
+        "goal": "goal_detail",
+        "attempt": "attempt_detail",
+        "decision": "decision_detail",
+        "approval": "approval_detail",
+        "artifact": "artifact_detail",
+        "release": "release_detail",
+        "span": "span_detail",
+    }
+    if kind not in names:
+        return ""
+    try:
+        return reverse(names[kind], args=[node_id])
+    except NoReverseMatch:
+        return ""
+
+
+@register.inclusion_tag("_agent_words.html")
+def agent_words(text: str, label: str = "") -> dict[str, Any]:
+    """Text that an agent wrote: escaped, clipped and boxed as unverified."""
+    return {
+        "label": label,
+        "text": text[:AGENT_WORDS_SHOWN],
+        "clipped": max(len(text) - AGENT_WORDS_SHOWN, 0),
+    }
+
+
+@register.inclusion_tag("_pages.html", takes_context=True)
+def pages(context: template.Context, page: Any, noun: str) -> dict[str, Any]:
+    """Where one is in a long list, with links that keep the filter."""
+    kept = context["request"].GET.copy()
+    kept.pop("page", None)
+    return {"page": page, "noun": noun, "kept": f"&{kept.urlencode()}" if kept else ""}
+
+
+@register.inclusion_tag("_budget_bar.html")
+def budget_bar(account: Any) -> dict[str, Any]:
+    """The bar of one dimension of a budget (`goals.pages.AccountView`)."""
+    return {"account": account}

@@ -1,0 +1,358 @@
+"""What pages show of Goals: facts put together, never invented."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Sum
+
+from agents.cluster import get_cluster
+from agents.cluster.base import ClusterError
+from agents.models import Attempt
+from goals.domain.objective import parse_objective
+from goals.domain.states import DesiredRun, EntryKind, Phase
+from goals.domain.units import UnitMismatch
+from goals.drawing import Chart, Drawing, draw_graph, draw_series
+from goals.models import Account, Goal, LedgerEntry, Task
+from governance.access import Principal
+from governance.domain import Permission
+from governance.models import Decision
+from governance.services.decisions import SEVERITY, effective_outcome
+from lineage.telemetry import get_telemetry
+from lineage.telemetry.base import TelemetryError
+
+MEASURED_SHOWN = 60  # newest measurements drawn
+NAME_SHOWN = 26  # characters that fit a node of the drawing
+FULL = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """One dimension of a budget; shares are percent of all that was ever granted."""
+
+    unit: str
+    granted: int
+    limit: int
+    settled: int
+    reserved: int
+    available: int
+    overrun: int
+    settled_share: float
+    reserved_share: float
+    soft_share: float
+    level: str  # "good" | "warning" | "danger"
+    word: str
+
+
+def account_views(goals: Sequence[Goal]) -> dict[UUID, list[AccountView]]:
+    """Budgets by Goal, in two queries however many Goals there are."""
+    accounts = list(Account.objects.filter(goal__in=[g.pk for g in goals]).order_by("unit"))
+    grants: dict[int, int] = dict(
+        LedgerEntry.objects.filter(account__in=accounts, kind=EntryKind.GRANT)
+        .order_by()
+        .values_list("account")
+        .annotate(Sum("amount"))
+    )
+    by_pk = {goal.pk: goal for goal in goals}
+    views: dict[UUID, list[AccountView]] = {goal.pk: [] for goal in goals}
+    for account in accounts:
+        goal = by_pk[account.goal_id]
+        views[goal.pk].append(_account_view(goal, account, grants.get(account.pk, 0)))
+    return views
+
+
+def _account_view(goal: Goal, account: Account, granted: int) -> AccountView:
+    whole = max(granted, account.limit, 1)
+    soft = float(goal.spec.get("throttle", {}).get("softLimitPercent", FULL))
+    settled = account.settled / whole * FULL
+    is_out = account.settled >= whole
+    level, word = "good", "within budget"
+    if is_out:
+        level, word = "danger", "limit reached"
+    elif settled >= soft:
+        level, word = "warning", f"over {soft:.0f} %"
+    return AccountView(
+        unit=account.unit,
+        granted=granted,
+        limit=account.limit,
+        settled=account.settled,
+        reserved=account.reserved,
+        available=account.available,
+        overrun=account.overrun,
+        settled_share=round(min(settled, FULL), 2),
+        reserved_share=round(min(account.reserved / whole * FULL, FULL - min(settled, FULL)), 2),
+        soft_share=soft,
+        level=level,
+        word=word,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveView:
+    """The objective against what was measured; `verdict` is "met", "not met" or "" (unknown)."""
+
+    text: str
+    threshold: str
+    value: str | None
+    verdict: str
+    span_id: str
+    measured_at: Any
+    chart: Chart | None = None
+    points: int = 0
+
+
+def objective_view(goal: Goal) -> ObjectiveView:
+    """From the row alone: what reconcile last measured."""
+    objective = parse_objective(goal.objective)
+    threshold = f"{objective.comparator} {objective.threshold:g} {objective.unit}".strip()
+    if goal.measured_value is None:
+        return ObjectiveView(goal.objective, threshold, None, "", "", None)
+    return ObjectiveView(
+        goal.objective,
+        threshold,
+        f"{goal.measured_value:,.4g} {goal.measured_unit}".strip(),
+        _verdict(objective, goal.measured_value, goal.measured_unit),
+        goal.measured_span_id,
+        goal.measured_at,
+    )
+
+
+def measured_view(goal: Goal) -> ObjectiveView:
+    """With the series of measurements from the telemetry store, when it answers."""
+    view = objective_view(goal)
+    objective = parse_objective(goal.objective)
+    try:
+        seen = get_telemetry().observations(
+            goal.namespace,
+            str(goal.uid),
+            metric=objective.metric,
+            aggregate=objective.aggregate.value,
+            selector=objective.selector,
+            limit=MEASURED_SHOWN,
+        )
+    except TelemetryError:
+        return view
+    if not seen:
+        return view
+    newest = seen[0]
+    values = [one.value for one in reversed(seen) if one.unit == newest.unit]
+    is_comparable = newest.unit == objective.unit
+    return ObjectiveView(
+        view.text,
+        view.threshold,
+        f"{newest.value:,.4g} {newest.unit}".strip(),
+        _verdict(objective, newest.value, newest.unit),
+        newest.span_id,
+        newest.at,
+        draw_series(values, threshold=objective.threshold) if is_comparable else None,
+        len(values),
+    )
+
+
+def _verdict(objective: Any, value: float, unit: str) -> str:
+    try:
+        return "met" if objective.is_met_by(value, unit) else "not met"
+    except UnitMismatch:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A button: what it does and, when it may not be pressed, why."""
+
+    word: str
+    label: str
+    refused: str = ""
+    is_final: bool = False
+
+
+def steps_of(goal: Goal, principal: Principal) -> list[Step]:
+    """Pause, resume, cancel, delete; each with the reason it is refused now."""
+    no = ""
+    if not principal.may(Permission.OPERATE, namespace=goal.namespace):
+        no = f"needs the role operator in namespace {goal.namespace}"
+    landing = goal.landing and not goal.is_landed
+    state = f"the Goal is {'landing' if landing else goal.phase}"
+    runs = Phase(goal.phase) in {Phase.RUNNING, Phase.PAUSED} and not landing
+    wants_pause = goal.desired == DesiredRun.PAUSE
+    return [
+        Step(
+            "pause",
+            "Pause",
+            no or ("" if runs and not wants_pause else "already asked" if wants_pause else state),
+        ),
+        Step(
+            "resume",
+            "Resume",
+            no or ("" if runs and wants_pause else "no person paused it" if runs else state),
+        ),
+        Step("cancel", "Cancel", no or (state if goal.is_landed or landing else ""), True),
+        Step(
+            "delete",
+            "Delete",
+            no or ("already asked" if goal.deletion_requested_at else ""),
+            True,
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What is known of one node of the graph."""
+
+    name: str
+    short: str
+    agent: str
+    role: str
+    gpus: int
+    depends_on: tuple[str, ...]
+    state: str | None  # None before anything runs
+    attempts: int
+    attempt_uid: UUID | None  # the newest
+    gpu_ms: int
+    outcome: str | None  # effective verdict, None when not judged yet
+    decision_uid: UUID | None
+    messages: tuple[Mapping[str, Any], ...]
+    estimate: Mapping[str, Any]  # {"p50","p90","source"} of GPU-seconds
+    seconds: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphView:
+    """The task graph as a drawing and, in the same order, as rows."""
+
+    digest: str
+    drawing: Drawing
+    tasks: tuple[TaskFacts, ...]
+    total: Mapping[str, Any]
+    decisions: tuple[Decision, ...]  # about the graph as a whole
+    outcome: str | None
+
+
+UNKNOWN_ESTIMATE: Mapping[str, Any] = {"p50": None, "p90": None, "source": "unknown"}
+
+
+def graph_view(goal: Goal) -> GraphView | None:
+    """The Goal's current graph with verdicts, states and costs; None before it is planned."""
+    graph = goal.graphs.filter(digest=goal.graph_digest).first() if goal.graph_digest else None
+    if graph is None:
+        return None
+    decisions = list(
+        Decision.objects.filter(goal_uid=goal.uid, graph_digest=graph.digest)
+        .defer("input_canonical")
+        .order_by("at")
+    )
+    states = {
+        task.name: task.state
+        for task in Task.objects.filter(goal=goal, graph_digest=graph.digest).order_by("iteration")
+    }
+    attempts: dict[str, list[Attempt]] = {}
+    for attempt in Attempt.objects.filter(goal_uid=goal.uid, graph_digest=graph.digest):
+        attempts.setdefault(attempt.task, []).append(attempt)
+    return _graph_view(
+        json.loads(graph.canonical),
+        graph.digest,
+        graph.estimates,
+        decisions,
+        states=states,
+        attempts=attempts,
+    )
+
+
+def plan_view(
+    document: Mapping[str, Any], *, digest: str, decisions: Iterable[Decision]
+) -> GraphView:
+    """A priced graph that is not kept, as a dry run shows it."""
+    estimates = {task["name"]: task["estimate"] for task in document["tasks"]}
+    estimates[""] = document["estimate"]
+    return _graph_view(document, digest, estimates, list(decisions), states={}, attempts={})
+
+
+def _graph_view(
+    document: Mapping[str, Any],
+    digest: str,
+    estimates: Mapping[str, Any],
+    decisions: Sequence[Decision],
+    *,
+    states: Mapping[str, str],
+    attempts: Mapping[str, Sequence[Attempt]],
+) -> GraphView:
+    by_task: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        if decision.subject_kind == "task":
+            by_task.setdefault(decision.subject_id, []).append(decision)
+    tasks = tuple(
+        _task_facts(
+            node,
+            estimates.get(node["name"], {}),
+            by_task.get(node["name"], []),
+            states.get(node["name"]),
+            attempts.get(node["name"], []),
+        )
+        for node in document["tasks"]
+    )
+    whole = tuple(d for d in decisions if d.subject_kind == "graph")
+    return GraphView(
+        digest=digest,
+        drawing=draw_graph({t.name: t.depends_on for t in tasks}, {t.name: t for t in tasks}),
+        tasks=tasks,
+        total=estimates.get("", {}),
+        decisions=whole,
+        outcome=_worst(decisions),
+    )
+
+
+def _task_facts(
+    node: Mapping[str, Any],
+    estimate: Mapping[str, Any],
+    decisions: Sequence[Decision],
+    state: str | None,
+    attempts: Sequence[Attempt],
+) -> TaskFacts:
+    name: str = node["name"]
+    outcome = _worst(decisions)
+    leading = [d for d in decisions if effective_outcome(d) == outcome]
+    return TaskFacts(
+        name=name,
+        short=name if len(name) <= NAME_SHOWN else name[: NAME_SHOWN - 1] + "…",
+        agent=node["agent"]["name"],
+        role=node["agent"]["role"],
+        gpus=node["gpus"],
+        depends_on=tuple(node["dependsOn"]),
+        state=state,
+        attempts=len(attempts),
+        attempt_uid=attempts[-1].uid if attempts else None,
+        gpu_ms=sum(attempt.gpu_ms for attempt in attempts),
+        outcome=outcome,
+        decision_uid=leading[0].uid if leading else None,
+        messages=tuple(message for d in decisions for message in d.messages),
+        estimate=estimate.get("gpu_seconds", UNKNOWN_ESTIMATE),
+        seconds=estimate.get("seconds", UNKNOWN_ESTIMATE),
+    )
+
+
+def _worst(decisions: Sequence[Decision]) -> str | None:
+    outcomes = [effective_outcome(decision) for decision in decisions]
+    return max(outcomes, key=SEVERITY.__getitem__).value if outcomes else None
+
+
+def gpu_sources() -> Mapping[str, bool] | None:
+    """Whether each GPU is measured (True) or only declared, by id; None when nobody can say."""
+    try:
+        return {gpu.id: gpu.is_measured for gpu in get_cluster().gpus()}
+    except ClusterError:
+        return None
+
+
+def metering_word(attempt: Attempt, sources: Mapping[str, bool] | None) -> str | None:
+    """ "measured" or "declared": where an attempt's GPU time comes from; None when unknown."""
+    if not attempt.gpus:
+        return None
+    if not sources:
+        return None
+    kinds = {sources[i] for i in attempt.gpu_ids if i in sources} or set(sources.values())
+    if len(kinds) != 1:
+        return None
+    return "measured" if kinds.pop() else "declared"

@@ -1,0 +1,183 @@
+"""Pages of one Goal: overview, ledger, attempts, decisions, lineage, journal."""
+
+from http import HTTPStatus
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from agents.models import Attempt
+from goals.access import get_operable_goal, get_visible_goal
+from goals.forms import SteerForm
+from goals.models import Goal, LedgerEntry, Release
+from goals.pages import (
+    account_views,
+    gpu_sources,
+    graph_view,
+    measured_view,
+    metering_word,
+    steps_of,
+)
+from goals.services.apply import (
+    GoalConflict,
+    cancel_goal,
+    delete_goal,
+    pause_goal,
+    resume_goal,
+)
+from governance.access import visible_approvals, visible_decisions, visible_records
+from governance.sessions import session_principal
+from lineage.models import Artifact, Edge
+
+PAGE_SIZE = 50
+RECENT = 8  # journal records on the overview
+TABS = (
+    ("overview", "Overview", "goal_detail"),
+    ("ledger", "Ledger", "goal_ledger"),
+    ("attempts", "Attempts", "goal_attempts"),
+    ("decisions", "Decisions", "goal_decisions"),
+    ("trace", "Causal trace", "goal_trace"),
+    ("lineage", "Lineage", "goal_lineage"),
+    ("journal", "Journal", "goal_journal"),
+)
+
+
+def goal_page(
+    request: HttpRequest,
+    goal: Goal,
+    tab: str,
+    context: dict[str, Any],
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+) -> HttpResponse:
+    """One tab of a Goal, or only its live part."""
+    principal = session_principal(request)
+    frame = {
+        "goal": goal,
+        "objective": measured_view(goal),
+        "accounts": account_views([goal])[goal.pk],
+        "steps": steps_of(goal, principal),
+        "waiting": list(
+            visible_approvals(principal).filter(goal_uid=goal.uid, state="pending")[:5]
+        ),
+        "tabs": TABS,
+        "tab": tab,
+        "nav": "goals",
+        **context,
+    }
+    part = "#live" if request.headers.get("HX-Request") else ""
+    return render(request, f"goals/goal_{tab}.html{part}", frame, status=status)
+
+
+def _page(request: HttpRequest, rows: Any) -> Any:
+    return Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def goal_detail(request: HttpRequest, reference: str) -> HttpResponse:
+    """Where the Goal stands and why: graph, verdicts, budget, conditions, what happened last."""
+    goal = get_visible_goal(session_principal(request), reference)
+    return goal_page(request, goal, "overview", _overview(request, goal))
+
+
+def _overview(request: HttpRequest, goal: Goal) -> dict[str, Any]:
+    records = visible_records(session_principal(request)).filter(goal_uid=goal.uid)
+    return {
+        "graph": graph_view(goal),
+        "records": list(records.order_by("-seq")[:RECENT]),
+        "conditions": sorted(goal.conditions, key=lambda c: c["lastTransitionTime"], reverse=True),
+    }
+
+
+@require_POST
+def goal_steer(request: HttpRequest, reference: str) -> HttpResponse:
+    """Pause, resume, cancel or delete."""
+    principal = session_principal(request)
+    goal = get_operable_goal(principal, reference)
+    form = SteerForm(request.POST)
+    if not form.is_valid():
+        context = {**_overview(request, goal), "refused": "step: pause, resume, cancel or delete."}
+        return goal_page(request, goal, "overview", context, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    step, reason = form.cleaned_data["step"], form.cleaned_data["reason"]
+    try:
+        match step:
+            case "pause":
+                goal = pause_goal(goal, principal=principal)
+            case "resume":
+                goal = resume_goal(goal, principal=principal)
+            case "cancel":
+                goal = cancel_goal(goal, principal=principal, reason=reason)
+            case _:
+                goal = delete_goal(goal, principal=principal)
+    except GoalConflict as error:
+        goal.refresh_from_db()
+        context = {**_overview(request, goal), "refused": str(error)}
+        return goal_page(request, goal, "overview", context, status=HTTPStatus.CONFLICT)
+    messages.success(request, f"{goal}: asked to {step}.")
+    is_named = goal.deleted_at is None
+    return redirect("goal_detail", f"{goal.namespace}/{goal.name}" if is_named else str(goal.uid))
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
+    """Every entry of the Goal's accounts, newest first."""
+    goal = get_visible_goal(session_principal(request), reference)
+    rows = LedgerEntry.objects.filter(account__goal=goal).select_related("account")
+    page = _page(request, rows.order_by("-created_at", "-uid"))
+    return goal_page(request, goal, "ledger", {"page": page})
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def goal_attempts(request: HttpRequest, reference: str) -> HttpResponse:
+    """Every attempt, newest first, with identity, exit and GPUs."""
+    goal = get_visible_goal(session_principal(request), reference)
+    page = _page(request, Attempt.objects.filter(goal_uid=goal.uid).order_by("-created_at"))
+    sources = gpu_sources()
+    rows = [(attempt, metering_word(attempt, sources)) for attempt in page.object_list]
+    return goal_page(request, goal, "attempts", {"page": page, "rows": rows})
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def goal_decisions(request: HttpRequest, reference: str) -> HttpResponse:
+    """Policy decisions and approvals about the Goal, newest first."""
+    principal = session_principal(request)
+    goal = get_visible_goal(principal, reference)
+    decisions = visible_decisions(principal).filter(goal_uid=goal.uid).defer("input_canonical")
+    approvals = visible_approvals(principal).filter(goal_uid=goal.uid)
+    context = {
+        "page": _page(request, decisions.order_by("-at")),
+        "approvals": list(approvals.order_by("-created_at")[:PAGE_SIZE]),
+    }
+    return goal_page(request, goal, "decisions", context)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def goal_lineage(request: HttpRequest, reference: str) -> HttpResponse:
+    """Releases, artifacts and the edges of provenance that belong to the Goal."""
+    goal = get_visible_goal(session_principal(request), reference)
+    edges = Edge.objects.filter(goal_uid=goal.uid, namespace=goal.namespace).order_by("pk")
+    context = {
+        "releases": list(Release.objects.filter(goal_uid=goal.uid)[:PAGE_SIZE]),
+        "artifacts": list(Artifact.objects.filter(goal_uid=goal.uid)[:PAGE_SIZE]),
+        "page": _page(request, edges),
+    }
+    return goal_page(request, goal, "lineage", context)
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def goal_journal(request: HttpRequest, reference: str) -> HttpResponse:
+    """The journal of the Goal, newest first."""
+    principal = session_principal(request)
+    goal = get_visible_goal(principal, reference)
+    rows = visible_records(principal).filter(goal_uid=goal.uid).defer("canonical")
+    return goal_page(request, goal, "journal", {"page": _page(request, rows.order_by("-seq"))})

@@ -1,0 +1,135 @@
+"""Pages of what is served: environments, releases, artifacts."""
+
+from http import HTTPStatus
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.vary import vary_on_headers
+
+from agents.selectors import artifacts_within, get_artifact
+from goals.access import get_visible_release, visible_releases
+from goals.domain.states import ReleaseState
+from goals.forms import RollbackForm
+from goals.models import Goal, Release
+from goals.services.releases import ReleaseDenied, ReleaseError, rollback_release
+from governance.access import NotVisible, within
+from governance.domain import Permission
+from governance.sessions import session_principal
+from lineage.models import Artifact, Edge
+
+PAGE_SIZE = 50
+BUNDLES = {"blob": "blob_bundle", "statement": "statement_bundle"}
+
+
+@require_GET
+@vary_on_headers("HX-Request")
+def release_list(request: HttpRequest) -> HttpResponse:
+    """What each environment serves now, the history, and the artifacts there are."""
+    principal = session_principal(request)
+    releases = visible_releases(principal)
+    artifacts = artifacts_within(within(principal, Permission.VIEW))
+    active = releases.filter(state=ReleaseState.ACTIVE).order_by("namespace", "service")
+    context = {
+        "active": list(active[:200]),
+        "page": Paginator(releases, PAGE_SIZE).get_page(request.GET.get("page")),
+        "artifacts": list(artifacts[:PAGE_SIZE]),
+        "nav": "releases",
+    }
+    part = "#live" if request.headers.get("HX-Request") else ""
+    return render(request, f"goals/release_list.html{part}", context)
+
+
+@require_GET
+def release_detail(request: HttpRequest, uid: UUID) -> HttpResponse:
+    """One release: what it serves, on which evidence, who put it there."""
+    release = get_visible_release(session_principal(request), uid)
+    return _release_page(request, release, RollbackForm())
+
+
+@require_POST
+def release_rollback(request: HttpRequest, uid: UUID) -> HttpResponse:
+    """Serve again what this release served; today's policy judges it."""
+    principal = session_principal(request)
+    release = get_visible_release(principal, uid)
+    principal.require(Permission.OPERATE, namespace=release.namespace)
+    form = RollbackForm(request.POST)
+    if not form.is_valid():
+        return _release_page(request, release, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    try:
+        made = rollback_release(release, actor=principal.actor, reason=form.cleaned_data["reason"])
+    except ReleaseDenied as error:
+        return _release_page(request, release, form, denied=error, status=HTTPStatus.FORBIDDEN)
+    except ReleaseError as error:
+        form.add_error(None, str(error))
+        return _release_page(request, release, form, status=HTTPStatus.CONFLICT)
+    messages.success(request, f"{made.service}/{made.environment} is {made.state}.")
+    return redirect("release_detail", made.uid)
+
+
+def _release_page(
+    request: HttpRequest,
+    release: Release,
+    form: RollbackForm,
+    *,
+    denied: ReleaseDenied | None = None,
+    status: HTTPStatus = HTTPStatus.OK,
+) -> HttpResponse:
+    principal = session_principal(request)
+    where = {
+        "namespace": release.namespace,
+        "service": release.service,
+        "environment": release.environment,
+    }
+    goal = Goal.objects.filter(pk=release.goal_uid).first() if release.goal_uid else None
+    refused = ""
+    if release.state == ReleaseState.ACTIVE:
+        refused = "This is what is served now."
+    elif not principal.may(Permission.OPERATE, namespace=release.namespace):
+        refused = f"Rolling back needs the role operator in namespace {release.namespace}."
+    context = {
+        "release": release,
+        "current": Release.objects.filter(**where, state=ReleaseState.ACTIVE).first(),
+        "artifact": Artifact.objects.filter(
+            namespace=release.namespace, digest=release.digest
+        ).first(),
+        "goal": goal,
+        "form": form,
+        "denied": denied,
+        "refused": refused,
+        "nav": "releases",
+    }
+    return render(request, "goals/release_detail.html", context, status=status)
+
+
+@require_GET
+def artifact_detail(request: HttpRequest, digest: str) -> HttpResponse:
+    """One artifact: signatures, where it came from, where it is served."""
+    principal = session_principal(request)
+    artifact = get_artifact(within(principal, Permission.VIEW), digest)
+    edges = Edge.objects.filter(namespace=artifact.namespace)
+    context = {
+        "artifact": artifact,
+        "goal": Goal.objects.filter(pk=artifact.goal_uid).first() if artifact.goal_uid else None,
+        "releases": list(visible_releases(principal).filter(digest=digest)[:PAGE_SIZE]),
+        "incoming": list(edges.filter(target_kind="artifact", target_id=digest)[:PAGE_SIZE]),
+        "outgoing": list(edges.filter(source_kind="artifact", source_id=digest)[:PAGE_SIZE]),
+        "nav": "releases",
+    }
+    return render(request, "goals/artifact_detail.html", context)
+
+
+@require_GET
+def artifact_bundle(request: HttpRequest, digest: str, kind: str) -> HttpResponse:
+    """The sigstore bundle over the blob or over the in-toto statement, as a file."""
+    artifact = get_artifact(within(session_principal(request), Permission.VIEW), digest)
+    text = getattr(artifact, BUNDLES[kind]) if kind in BUNDLES else ""
+    if not text:
+        raise NotVisible(f"The artifact {digest} has no {kind} bundle.")
+    response = HttpResponse(text, content_type="application/json")
+    name = f"{artifact.name}-{kind}.sigstore.json"
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
