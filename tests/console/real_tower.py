@@ -42,6 +42,11 @@ def is_alive(pid: int) -> bool:
     return _stat(pid) is not None
 
 
+def parent_of(pid: int) -> int | None:
+    """The parent of a process that runs, None for one that does not."""
+    return _stat(pid)
+
+
 def descendants(pid: int) -> list[int]:
     """The process itself and everything it or its children started, as the kernel sees it now."""
     parents = {}

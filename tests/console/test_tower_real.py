@@ -45,7 +45,8 @@ def users(tower: RealTower) -> list[tuple[str, str]]:
 
 
 def test_everything_runs_and_answers(tower: RealTower) -> None:
-    assert set(tower.state()["processes"]) == set(PROCESSES)
+    assert set(tower.state()["processes"]) == {*PROCESSES, "bootstrap"}
+    assert tower.of("bootstrap")["state"] == "finished"
     assert all(tower.of(name)["state"] == "ready" for name in PROCESSES)
     assert status(tower, "WEB_PORT", "/healthz") == 200
     assert status(tower, "OTLP_PORT", "/healthz") == 200
