@@ -38,7 +38,7 @@ from agents.selectors import (
     visible_agents,
     visible_attempts,
 )
-from agents.services.attempts import record_output
+from agents.services.attempts import record_output, scope_of
 from agents.services.identity import (
     IssuedIdentity,
     exchange_join_token,
@@ -152,7 +152,7 @@ def push(request: HttpRequest, query: Query[ArtifactQuery]) -> Status[dict[str, 
 def _check_may_push(caller: Caller, kind: str) -> None:
     if caller.attempt is None:
         return
-    allowed = caller.attempt.agent.manifest["spec"].get("scope", {}).get("artifacts", [])
+    allowed = scope_of(caller.attempt).get("artifacts", [])
     if kind not in allowed:
         raise NotAllowed(
             f"The agent {caller.attempt.agent_name} may not push {kind}: its scope allows "

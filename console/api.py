@@ -27,7 +27,13 @@ from console.throttling import LoginThrottled, check_login_allowed, note_login
 from goals.api import router as goals_router
 from goals.services.apply import GoalConflict
 from goals.services.ledger import KeyReused, LedgerError, NoAccount, NotCovered
-from goals.services.releases import ArtifactUnknown, OutOfScope, ReleaseDenied
+from goals.services.releases import (
+    ArtifactUnknown,
+    NeverServed,
+    OutOfScope,
+    ReleaseContended,
+    ReleaseDenied,
+)
 from governance.access import NotAllowed, NotVisible, principal_of
 from governance.api import router as governance_router
 from governance.domain import (
@@ -74,6 +80,8 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (ArtifactUnknown, HTTPStatus.NOT_FOUND, "Not found"),
     (ArtifactNotFound, HTTPStatus.NOT_FOUND, "Not found"),
     (NotAllowed, HTTPStatus.FORBIDDEN, "Not allowed"),
+    (ReleaseContended, HTTPStatus.CONFLICT, "Conflict"),
+    (NeverServed, HTTPStatus.CONFLICT, "Conflict"),
     (OutOfScope, HTTPStatus.FORBIDDEN, "Out of scope"),
     (ApprovalForbidden, HTTPStatus.FORBIDDEN, "Not allowed"),
     (ApprovalConflict, HTTPStatus.CONFLICT, "Already decided"),

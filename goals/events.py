@@ -36,9 +36,16 @@ def hint_on_commit(*, goal_uid: UUID | str | None, namespace: str, topic: str) -
     transaction.on_commit(lambda: _send_hint(groups, message))
 
 
-def _send_task(name: str, *args: str) -> None:
+def ring(goal_uid: UUID | str, *, life_seconds: float | None = None) -> None:
+    """Ask a worker to reconcile a Goal now; an unheard ring goes away after its life."""
+    _send_task(RECONCILE_TASK, str(goal_uid), life_seconds=life_seconds)
+
+
+def _send_task(name: str, *args: str, life_seconds: float | None = None) -> None:
     try:
-        current_app.send_task(name, args=args, retry=False, ignore_result=True)
+        current_app.send_task(
+            name, args=args, retry=False, ignore_result=True, expires=life_seconds
+        )
     except Exception as error:  # the broker is a doorbell: whatever is wrong with it, go on
         logger.warning("doorbell %s not rung: %s", name, type(error).__name__)
 

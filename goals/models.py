@@ -56,6 +56,7 @@ class Goal(models.Model):
     first_value = models.FloatField(null=True)
     overruns = models.JSONField(default=dict)  # tokens used uncovered, by "attempt:model"
     created_at = models.DateTimeField(default=timezone.now)
+    asked_at = models.DateTimeField(default=timezone.now)  # this generation; the deadline's start
     started_at = models.DateTimeField(null=True)
     landed_at = models.DateTimeField(null=True)
     deletion_requested_at = models.DateTimeField(null=True)

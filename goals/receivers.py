@@ -5,9 +5,10 @@ from typing import Any
 
 from goals.events import hint_on_commit, ring_on_commit
 from goals.models import Goal
+from goals.services.lease import break_lease
 from goals.services.releases import apply_release_answer
 from goals.services.throttle import apply_budget_answer, apply_graph_answer
-from governance.domain import ApprovalKind
+from governance.domain import ApprovalKind, ApprovalState
 from governance.models import Approval
 from lineage.domain import Actor
 
@@ -19,6 +20,8 @@ def apply_answer(sender: object, *, approval: Approval, actor: Actor, **_: Any) 
         apply_release_answer(approval, request, actor)
     goal = Goal.objects.filter(pk=approval.goal_uid).first() if approval.goal_uid else None
     if goal is not None:
+        if approval.state != ApprovalState.VOIDED:
+            break_lease(goal.uid)  # what voids is the Goal's own worker, or breaks it itself
         if approval.kind == ApprovalKind.BUDGET:
             apply_budget_answer(approval, goal, request, actor)
         elif approval.kind == ApprovalKind.GRAPH:

@@ -4,9 +4,8 @@ from uuid import UUID
 
 from celery import shared_task
 
-from goals.events import EXPIRE_TASK, RECONCILE_TASK, RESYNC_TASK
-from goals.events import _send_task as ring
-from goals.services.reconcile import goals_due, reconcile_goal
+from goals.events import EXPIRE_TASK, RECONCILE_TASK, RESYNC_TASK, ring
+from goals.services.reconcile import RING_LIFE_SECONDS, claim_due_goals, reconcile_goal
 from governance.services.approvals import expire_approvals
 
 
@@ -14,14 +13,14 @@ from governance.services.approvals import expire_approvals
 def reconcile(goal_uid: str) -> None:
     """Reconcile one Goal; ring again when there is more to do."""
     if reconcile_goal(UUID(goal_uid)):
-        ring(RECONCILE_TASK, goal_uid)
+        ring(goal_uid)
 
 
 @shared_task(name=RESYNC_TASK)
 def resync() -> None:
     """Ring for every Goal that is due, whether or not its doorbell was heard."""
-    for goal_uid in goals_due():
-        ring(RECONCILE_TASK, str(goal_uid))
+    for goal_uid in claim_due_goals():
+        ring(goal_uid, life_seconds=RING_LIFE_SECONDS)
 
 
 @shared_task(name=EXPIRE_TASK)

@@ -65,7 +65,14 @@ class Edge(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["source_kind", "source_id", "relation", "target_kind", "target_id"],
+                fields=[
+                    "namespace",  # the same digest may be pushed in two: neither sees the other
+                    "source_kind",
+                    "source_id",
+                    "relation",
+                    "target_kind",
+                    "target_id",
+                ],
                 name="edge_once",
             )
         ]

@@ -1,12 +1,12 @@
 """Attempts: recorded first, then made so in the cluster, then read back from it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 
 from agents.cluster import get_cluster
@@ -16,8 +16,10 @@ from agents.identity import get_trust_domain, spiffe_id
 from agents.models import Agent, Attempt, TaskOutput
 from agents.services.identity import create_join_token, join_token_of, revoke_identity
 from agents.workloads import PodTemplate, workload_name
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, ActorKind
+
+logger = logging.getLogger(__name__)
 
 RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
 DELETE_GRACE_SECONDS = 5.0
@@ -36,7 +38,7 @@ PHASE_STATES = {
 
 @dataclass(frozen=True, slots=True)
 class AttemptRequest:
-    """What asks for an attempt. `gpu_allowance_ms` was reserved by the caller."""
+    """What asks for an attempt: a node of the graph as it was judged and approved."""
 
     goal_uid: UUID
     goal: str
@@ -46,7 +48,7 @@ class AttemptRequest:
     template: PodTemplate
     environment: Mapping[str, str]
     hold_gpus_on_pause: bool
-    gpu_allowance_ms: int
+    scope: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
@@ -63,7 +65,7 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
         iteration=request.iteration,
         number=request.number,
     )
-    with transaction.atomic():
+    with journaled():
         attempt, is_new = Attempt.objects.get_or_create(
             workload=name,
             defaults={
@@ -75,17 +77,17 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
                 "number": request.number,
                 "agent": agent,
                 "agent_name": agent.name,
-                "agent_role": agent.role,
-                "service_account": agent.service_account,
+                # As judged: the agent may have been registered anew since.
+                "agent_role": template.role,
+                "service_account": template.service_account,
                 "spiffe_id": spiffe_id(
                     get_trust_domain().name,
                     namespace=template.namespace,
-                    service_account=agent.service_account,
+                    service_account=template.service_account,
                     goal_uid=str(request.goal_uid),
                     agent=agent.name,
                 ),
                 "gpus": template.gpus,
-                "gpu_allowance_ms": request.gpu_allowance_ms,
                 "specification": {
                     "goal": request.goal,
                     "image": template.image,
@@ -94,7 +96,8 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
                     "memory_bytes": template.memory_bytes,
                     "labels": dict(template.labels),
                     "hold_gpus_on_pause": request.hold_gpus_on_pause,
-                    "first_allowance_ms": request.gpu_allowance_ms,
+                    "first_allowance_ms": 0,
+                    "scope": {name: list(entries) for name, entries in request.scope.items()},
                 },
             },
         )
@@ -115,6 +118,23 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
                 },
             )
     return attempt
+
+
+def allow_gpu(attempt: Attempt, gpu_ms: int) -> None:
+    """Set the first GPU allowance of a new attempt, in the transaction that reserved it."""
+    specification = {**attempt.specification, "first_allowance_ms": gpu_ms}
+    Attempt.objects.filter(pk=attempt.pk).update(
+        gpu_allowance_ms=gpu_ms, specification=specification
+    )
+    attempt.gpu_allowance_ms, attempt.specification = gpu_ms, specification
+
+
+def scope_of(attempt: Attempt) -> dict[str, list[str]]:
+    """What the attempt may touch: the scope of the graph that was judged."""
+    scope: dict[str, list[str]] | None = attempt.specification.get("scope")
+    if scope is None:
+        scope = attempt.agent.manifest.get("spec", {}).get("scope", {})
+    return scope
 
 
 def workload_spec(attempt: Attempt) -> WorkloadSpec:
@@ -180,9 +200,25 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
     return cluster.get(attempt.workload)
 
 
+def stop_orphans(*, cluster: Cluster | None = None) -> int:
+    """Delete workloads whose attempt has ended: how many were found.
+
+    A worker that was stopped in the middle of `enforce_attempt` may create its workload after
+    another has closed the attempt. Raises `ClusterError`s.
+    """
+    cluster = cluster or get_cluster()
+    running = {one.name for one in cluster.list() if not one.is_finished}
+    ended = Attempt.objects.filter(workload__in=running, state__in=FINISHED_STATES)
+    names = list(ended.values_list("workload", flat=True))
+    for name in names:
+        logger.warning("workload %s outlived its attempt: deleted", name)
+        cluster.delete(name, grace_seconds=DELETE_GRACE_SECONDS)
+    return len(names)
+
+
 def record_refusal(attempt: Attempt, error: Exception) -> Attempt:
     """The cluster will never run this workload: the attempt failed before it began."""
-    with transaction.atomic():
+    with journaled():
         unfinished = Attempt.objects.filter(pk=attempt.pk).exclude(state__in=FINISHED_STATES)
         changes = {"reason": type(error).__name__, "message": str(error)}
         if unfinished.update(state=AttemptState.FAILED, finished_at=timezone.now(), **changes):
@@ -209,7 +245,7 @@ def record_status(attempt: Attempt, status: WorkloadStatus | None) -> Attempt:
         }
     if state in FINISHED_STATES:
         changes["finished_at"] = (status.finished_at if status else None) or now
-    with transaction.atomic():
+    with journaled():
         unfinished = Attempt.objects.filter(pk=attempt.pk).exclude(state__in=FINISHED_STATES)
         if unfinished.update(**changes) == 1 and (state, reason) != (attempt.state, attempt.reason):
             _journal(
@@ -247,7 +283,7 @@ def _read_state(attempt: Attempt, status: WorkloadStatus | None) -> tuple[Attemp
 
 def set_desired(attempt: Attempt, desired: DesiredState, *, actor: Actor) -> bool:
     """Say what is wanted of an attempt; True when that was news. Stopped is final."""
-    with transaction.atomic():
+    with journaled():
         changed = (
             Attempt.objects.filter(pk=attempt.pk)
             .exclude(desired__in=(desired, DesiredState.STOPPED))
@@ -264,7 +300,7 @@ def record_output(
     attempt: Attempt, *, name: str, value: Any, digest: str = "", span_id: str = ""
 ) -> TaskOutput:
     """Keep a named output of an attempt; the same again is success, another value replaces it."""
-    with transaction.atomic():
+    with journaled():
         output, is_new = TaskOutput.objects.get_or_create(
             attempt=attempt,
             name=name,

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -27,7 +26,7 @@ from agents.identity.base import (
     X509Svid,
 )
 from agents.models import Attempt, IssuedSvid, JoinToken
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, ActorKind, NodeKind, NodeRef, Relation
 from lineage.services.graph import link
 
@@ -109,7 +108,7 @@ def create_join_token(attempt: Attempt) -> str:
     """
     secret = _join_secret(attempt)
     fields = {"token_hash": _hash(secret), "expires_at": timezone.now() + JOIN_TOKEN_LIFE}
-    with transaction.atomic():
+    with journaled():
         _, is_new = JoinToken.objects.get_or_create(attempt=attempt, defaults=fields)
         unused = JoinToken.objects.filter(attempt=attempt, used_at__isnull=True)
         if not is_new and unused.update(**fields) != 1:
@@ -148,7 +147,7 @@ def exchange_join_token(
     if join.used_at is not None and join.used_by_key != thumbprint:
         raise JoinTokenRefused("The join token was already used.")
     now = timezone.now()
-    with transaction.atomic():
+    with journaled():
         attempt = _locked_live_attempt(join.attempt_id)
         free = Q(used_at__isnull=True) | Q(used_by_key=thumbprint)
         unused = JoinToken.objects.filter(
@@ -195,7 +194,7 @@ def renew_identity(
                 "The JWT-SVID has expired: only a csr made with the key of the last X.509-SVID "
                 "can renew it."
             )
-    with transaction.atomic():
+    with journaled():
         _record_issue(_locked_live_attempt(attempt.pk), issued, cause="renewal")
     return issued
 
@@ -215,7 +214,7 @@ def revoke_identity(attempt: Attempt, *, reason: str, actor: Actor) -> bool:
     True when that was news; again changes nothing and keeps the first reason.
     """
     clipped = reason[:_REASON_MAX_CHARACTERS]
-    with transaction.atomic():
+    with journaled():
         standing = Attempt.objects.filter(pk=attempt.pk, identity_revoked_at__isnull=True)
         is_news = (
             standing.update(identity_revoked_at=timezone.now(), identity_revoked_reason=clipped)

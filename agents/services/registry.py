@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from django.db import transaction
 from django.utils import timezone
 
 from agents.domain.manifest import AgentManifest
 from agents.models import Agent
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor
 
 
@@ -31,7 +30,7 @@ class Registered:
 def register_agent(manifest: AgentManifest, *, actor: Actor) -> Registered:
     """Register an agent or change it; the same manifest again changes nothing."""
     document = manifest.to_document()
-    with transaction.atomic():
+    with journaled():
         agent, is_new = Agent.objects.select_for_update().get_or_create(
             namespace=manifest.namespace,
             name=manifest.name,

@@ -42,7 +42,9 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
             Phase.DENIED,
         }
     ),
-    Phase.PAUSED: frozenset({Phase.RUNNING, Phase.EXHAUSTED, Phase.FAILED, Phase.CANCELLED}),
+    Phase.PAUSED: frozenset(
+        {Phase.RUNNING, Phase.EXHAUSTED, Phase.FAILED, Phase.CANCELLED, Phase.DENIED}
+    ),
 }
 
 

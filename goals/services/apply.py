@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.utils import timezone
 
 from agents.domain.problems import FieldProblem, ManifestError
@@ -16,14 +16,17 @@ from goals.domain.graph import PlanError, TaskGraph
 from goals.domain.manifest import GoalManifest
 from goals.domain.states import DesiredRun, EntryKind, Phase, Unit
 from goals.events import hint_on_commit, ring_on_commit
-from goals.models import Goal
+from goals.models import Account, Goal
 from goals.services.conditions import journal_goal
 from goals.services.landing import start_landing
+from goals.services.lease import break_lease
 from goals.services.ledger import NotCovered, Source, open_account, post_entry
+from goals.services.parents import cover_from_parent, find_parent, parent_of, return_to_parent
 from goals.services.planning import agents_in, build_graph
 from governance.access import Principal
 from governance.domain import Permission
 from governance.services.approvals import void_approvals
+from governance.services.journal import journaled
 from lineage.domain import Actor
 
 
@@ -46,6 +49,7 @@ class Applied:
 def check_goal(manifest: GoalManifest) -> TaskGraph:
     """The graph the manifest would get now. Raises ManifestError naming each wrong field."""
     known = agents_in(manifest.namespace, manifest.spec.agents)
+    existing = _existing(manifest)
     problems = [
         FieldProblem(
             f"spec.agents[{index}]",
@@ -55,17 +59,7 @@ def check_goal(manifest: GoalManifest) -> TaskGraph:
         for index, name in enumerate(manifest.spec.agents)
         if name not in known
     ]
-    parent = _parent(manifest)
-    if manifest.spec.parent and parent is None:
-        problems.append(
-            FieldProblem("spec.parent", f"no Goal {manifest.spec.parent!r} in this namespace.")
-        )
-    elif parent is not None and not manifest.spec.budget.narrower_or_equal(
-        parse_budget(parent.spec["budget"])
-    ):
-        problems.append(
-            FieldProblem("spec.budget", f"wider than the budget of its parent {parent.name!r}.")
-        )
+    problems += _parent_problems(manifest, existing)
     if problems:
         raise ManifestError(problems)
     try:
@@ -74,12 +68,19 @@ def check_goal(manifest: GoalManifest) -> TaskGraph:
         raise ManifestError([FieldProblem("spec.agents", str(error))]) from error
 
 
-def _parent(manifest: GoalManifest) -> Goal | None:
-    if not manifest.spec.parent:
-        return None
-    return Goal.objects.filter(
-        namespace=manifest.namespace, name=manifest.spec.parent, deleted_at__isnull=True
-    ).first()
+def _parent_problems(manifest: GoalManifest, existing: Goal | None) -> list[FieldProblem]:
+    """What is wrong with `spec.parent`, and with the budget seen from the parent."""
+    name = manifest.spec.parent
+    if existing is not None and name != existing.spec.get("parent", ""):
+        return [FieldProblem("spec.parent", "cannot be changed: make another Goal.")]
+    if not name:
+        return []
+    parent = (parent_of(existing) if existing else None) or find_parent(manifest.namespace, name)
+    if parent is None:
+        return [FieldProblem("spec.parent", f"no Goal {name!r} is under way in this namespace.")]
+    if manifest.spec.budget.narrower_or_equal(parse_budget(parent.spec["budget"])):
+        return []
+    return [FieldProblem("spec.budget", f"wider than the budget of its parent {parent.name!r}.")]
 
 
 def apply_goal(manifest: GoalManifest, *, principal: Principal) -> Applied:
@@ -107,7 +108,7 @@ def _existing(manifest: GoalManifest) -> Goal | None:
 
 
 def _create(manifest: GoalManifest, principal: Principal) -> Applied:
-    with transaction.atomic():
+    with journaled():
         goal = Goal.objects.create(
             namespace=manifest.namespace,
             name=manifest.name,
@@ -118,49 +119,14 @@ def _create(manifest: GoalManifest, principal: Principal) -> Applied:
             requested_by=principal.username,
             sponsor=manifest.spec.sponsor,
         )
-        _take_from_parent(goal, manifest, principal.actor)
-        for dimension, amount in manifest.spec.budget.amounts().items():
-            open_account(
-                goal,
-                unit=Unit(dimension),
-                limit=amount,
-                key="budget:1",
-                source=Source(actor=principal.actor, note="budget of generation 1"),
-            )
+        _move_limits(goal, manifest.spec.budget, principal.actor, generation=1)
         journal_goal(goal, "goal.created", {"spec": goal.spec}, actor=principal.actor)
         _announce(goal)
     return Applied(goal, Outcome.CREATED)
 
 
-def _take_from_parent(goal: Goal, manifest: GoalManifest, actor: Actor) -> None:
-    """Reserve a sub-goal's budget in its parent's accounts: sub-goals only narrow."""
-    parent = _parent(manifest)
-    if parent is None:
-        return
-    for dimension, amount in manifest.spec.budget.amounts().items():
-        account = parent.accounts.filter(unit=dimension).first()
-        try:
-            if account is None:
-                raise NotCovered(unit=dimension, wanted=amount, held=0)
-            post_entry(
-                account,
-                kind=EntryKind.RESERVE,
-                amount=amount,
-                key=f"child:{goal.uid}:{dimension}",
-                source=Source(actor=actor, note=f"sub-goal {goal.name}"),
-            )
-        except NotCovered as error:
-            raise ManifestError(
-                [
-                    FieldProblem(
-                        "spec.budget", f"the parent {parent.name!r} cannot cover it: {error}"
-                    )
-                ]
-            ) from error
-
-
 def _change(goal: Goal, manifest: GoalManifest, principal: Principal) -> Applied:
-    with transaction.atomic():
+    with journaled():
         goal = Goal.objects.select_for_update().get(pk=goal.pk)
         if goal.deletion_requested_at is not None:
             raise GoalConflict(f"{goal} is being deleted: apply again once it is gone.")
@@ -173,6 +139,7 @@ def _change(goal: Goal, manifest: GoalManifest, principal: Principal) -> Applied
             if goal.landing and not goal.is_landed:
                 raise GoalConflict(f"{goal} is landing: apply again in a moment.")
             changes |= _next_generation(goal, manifest, principal)
+            break_lease(goal.uid)
         Goal.objects.filter(pk=goal.pk).update(**changes)
         goal.refresh_from_db()
         journal_goal(goal, "goal.changed", {"spec": goal.spec}, actor=principal.actor)
@@ -187,12 +154,13 @@ def _next_generation(goal: Goal, manifest: GoalManifest, principal: Principal) -
     )
     for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
         set_desired(attempt, DesiredState.STOPPED, actor=principal.actor)
-    _move_limits(goal, manifest.spec.budget, principal.actor)
+    _move_limits(goal, manifest.spec.budget, principal.actor, generation=goal.generation + 1)
     return {
         "spec": manifest.spec_document(),
         "objective": manifest.spec.objective.text,
         "sponsor": manifest.spec.sponsor,
         "generation": goal.generation + 1,
+        "asked_at": timezone.now(),
         "editors": sorted({*goal.editors, principal.username}),
         "phase": Phase.DRAFT,
         "satisfied": False,
@@ -206,32 +174,38 @@ def _next_generation(goal: Goal, manifest: GoalManifest, principal: Principal) -
     }
 
 
-def _move_limits(goal: Goal, budget: Budget, actor: Actor) -> None:
-    """Bring the limits to the new budget; never below what is spent or reserved."""
+def _move_limits(goal: Goal, budget: Budget, actor: Actor, *, generation: int) -> None:
+    """Bring the limits to the budget; never below what is spent or reserved. A child's in step
+    with what its parent holds for it. Raises ManifestError."""
     wanted = budget.amounts()
-    key = f"budget:{goal.generation + 1}"
-    source = Source(actor=actor, note=f"budget of generation {goal.generation + 1}")
+    key = f"budget:{generation}"
+    source = Source(actor=actor, note=f"budget of generation {generation}")
     for unit in Unit:
         account = goal.accounts.filter(unit=unit).first()
-        limit = wanted.get(unit.value, 0)
-        held = account.limit if account else 0
-        if limit > held:
-            open_account(goal, unit=unit, limit=limit - held, key=key, source=source)
-        elif account is not None and limit < held:
-            try:
-                post_entry(
-                    account, kind=EntryKind.RETURN, amount=held - limit, key=key, source=source
-                )
-            except NotCovered as error:
-                raise ManifestError(
-                    [
-                        FieldProblem(
-                            "spec.budget",
-                            f"{account.settled + account.reserved} {unit} are already spent or "
-                            "reserved: the budget cannot be less.",
-                        )
-                    ]
-                ) from error
+        limit, held = wanted.get(unit.value, 0), account.limit if account else 0
+        try:
+            if limit > held:
+                cover_from_parent(goal, unit=unit, amount=limit - held, key=key, actor=actor)
+                open_account(goal, unit=unit, limit=limit - held, key=key, source=source)
+            elif account is not None and limit < held:
+                amount = held - limit
+                post_entry(account, kind=EntryKind.RETURN, amount=amount, key=key, source=source)
+                return_to_parent(goal, unit=unit, amount=amount, key=key, actor=actor)
+        except NotCovered as error:
+            raise ManifestError([_budget_problem(goal, account, limit > held, error)]) from error
+
+
+def _budget_problem(
+    goal: Goal, account: Account | None, is_wider: bool, error: NotCovered
+) -> FieldProblem:
+    if is_wider:
+        parent = goal.spec.get("parent")
+        return FieldProblem("spec.budget", f"the parent {parent!r} cannot cover it: {error}")
+    used = account.settled + account.reserved if account else 0
+    return FieldProblem(
+        "spec.budget",
+        f"{used} {error.unit} are already spent or reserved: the budget cannot be less.",
+    )
 
 
 def pause_goal(goal: Goal, *, principal: Principal) -> Goal:
@@ -246,12 +220,13 @@ def resume_goal(goal: Goal, *, principal: Principal) -> Goal:
 
 def _desire(goal: Goal, desired: DesiredRun, principal: Principal, *, allowed: set[Phase]) -> Goal:
     principal.require(Permission.OPERATE, namespace=goal.namespace)
-    with transaction.atomic():
+    with journaled():
         goal = Goal.objects.select_for_update().get(pk=goal.pk)
         if Phase(goal.phase) not in allowed or goal.landing:
             raise GoalConflict(f"{goal} is {goal.landing or goal.phase}: it cannot {desired} now.")
         if goal.desired != desired:
             Goal.objects.filter(pk=goal.pk).update(desired=desired)
+            break_lease(goal.uid)
             goal.desired = desired
             journal_goal(goal, f"goal.desired_{desired.value}", {}, actor=principal.actor)
             _announce(goal)
@@ -259,13 +234,14 @@ def _desire(goal: Goal, desired: DesiredRun, principal: Principal, *, allowed: s
 
 
 def cancel_goal(goal: Goal, *, principal: Principal, reason: str = "") -> Goal:
-    """Land a Goal: everything of it ends first. A landed Goal is left as it is."""
+    """Land a Goal: everything of it ends first. One that has landed or is landing is left so."""
     principal.require(Permission.OPERATE, namespace=goal.namespace)
-    with transaction.atomic():
+    with journaled():
         goal = Goal.objects.select_for_update().get(pk=goal.pk)
-        if goal.is_landed:
-            return goal
+        if goal.is_landed or goal.landing:
+            return goal  # how it lands is decided already
         Goal.objects.filter(pk=goal.pk).update(desired=DesiredRun.CANCEL)
+        break_lease(goal.uid)
         message = f"Cancelled by {principal.username}. {reason}".strip()
         start_landing(goal, Phase.CANCELLED, reason="Cancelled", message=message)
         journal_goal(goal, "goal.cancelled", {"reason": reason}, actor=principal.actor)
@@ -277,7 +253,7 @@ def cancel_goal(goal: Goal, *, principal: Principal, reason: str = "") -> Goal:
 def delete_goal(goal: Goal, *, principal: Principal) -> Goal:
     """Land a Goal, then hide it; its records and evidence are kept for ever."""
     principal.require(Permission.OPERATE, namespace=goal.namespace)
-    with transaction.atomic():
+    with journaled():
         goal = Goal.objects.select_for_update().get(pk=goal.pk)
         if goal.deletion_requested_at is None:
             now = timezone.now()
@@ -285,7 +261,10 @@ def delete_goal(goal: Goal, *, principal: Principal) -> Goal:
                 deletion_requested_at=now, deleted_at=now if goal.is_landed else None
             )
             journal_goal(goal, "goal.deletion_requested", {}, actor=principal.actor)
-            if not goal.is_landed:
+            if goal.is_landed:
+                journal_goal(goal, "goal.deleted", {}, actor=principal.actor)
+            else:
+                break_lease(goal.uid)
                 start_landing(
                     goal,
                     Phase.CANCELLED,

@@ -14,6 +14,10 @@ from lineage.domain import Actor, ActorKind
 RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
 
 
+class GoalMoved(Exception):
+    """The Goal is no longer where it was read: read it again."""
+
+
 def with_condition(
     conditions: list[dict[str, Any]],
     *,
@@ -94,7 +98,7 @@ def set_phase(
 ) -> None:
     """Move a Goal to another phase, in the caller's transaction.
 
-    `fields` are further columns that change with it. Raises TransitionRefused.
+    `fields` are further columns that change with it. Raises TransitionRefused, GoalMoved.
     """
     current = Phase(goal.phase)
     check_transition(current, phase)
@@ -107,9 +111,11 @@ def set_phase(
         generation=goal.generation,
     )
     with transaction.atomic():
-        Goal.objects.filter(pk=goal.pk, phase=current).update(
+        moved = Goal.objects.filter(pk=goal.pk, phase=current, generation=goal.generation).update(
             phase=phase, conditions=conditions, **fields
         )
+        if moved != 1:
+            raise GoalMoved(f"{goal} is no longer {current}.")
         goal.phase, goal.conditions = phase, conditions
         for name, value in fields.items():
             setattr(goal, name, value)

@@ -6,14 +6,15 @@ from enum import StrEnum
 from django.utils import timezone
 
 from goals.domain.objective import Objective, parse_objective
-from goals.domain.states import EntryKind, Phase
+from goals.domain.states import TERMINAL_PHASES, EntryKind, Phase
 from goals.domain.units import UnitMismatch
 from goals.events import ring_on_commit
 from goals.models import Goal
 from goals.services.conditions import journal_goal, set_condition, set_phase
-from goals.services.lease import Lease, fenced
+from goals.services.lease import Lease, break_lease, fenced
 from goals.services.ledger import Source, post_entry
-from goals.services.metering import METER
+from goals.services.metering import METER, release_all
+from goals.services.parents import living_children, settle_with_parent
 from governance.services.approvals import void_approvals
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Observation, TelemetryError
@@ -79,6 +80,20 @@ def record_measurement(goal: Goal, measurement: Measurement) -> None:
         Goal.objects.filter(pk=goal.pk).update(**changes)
         for name, value in changes.items():
             setattr(goal, name, value)
+        journal_goal(
+            goal,
+            "goal.measured",
+            {
+                "objective": goal.objective,
+                "iteration": goal.iteration,
+                "value": seen.value,
+                "unit": seen.unit,
+                "samples": seen.samples,
+                "span": seen.span_id,
+                "attempt": seen.attempt_uid,
+                "met": measurement.is_met,
+            },
+        )
     reason = {True: "ObjectiveMet", False: "ObjectiveNotMet", None: "NotMeasured"}
     set_condition(
         goal,
@@ -98,7 +113,10 @@ class Verdict(StrEnum):
 
 
 def measure_step(goal: Goal, lease: Lease) -> Verdict:
-    """All tasks are done: land, run the graph once more, or wait for the store."""
+    """All tasks are done: land, run the graph once more, or wait for the store.
+
+    A crash after the measurement measures again: the same rows give the same verdict.
+    """
     try:
         measurement = measure(goal)
     except TelemetryError as error:
@@ -123,7 +141,8 @@ def measure_step(goal: Goal, lease: Lease) -> Verdict:
 
 def start_landing(goal: Goal, phase: Phase, *, reason: str, message: str = "") -> bool:
     """Decide the terminal phase once, in the caller's transaction; the first decision stands."""
-    decided = Goal.objects.filter(pk=goal.pk, landing="").update(
+    undecided = Goal.objects.filter(pk=goal.pk, landing="", generation=goal.generation)
+    decided = undecided.exclude(phase__in=TERMINAL_PHASES).update(
         landing=phase, landing_reason=reason, landing_message=message[:2000]
     )
     if decided:
@@ -135,6 +154,24 @@ def start_landing(goal: Goal, phase: Phase, *, reason: str, message: str = "") -
     return bool(decided)
 
 
+def land_children(goal: Goal, lease: Lease) -> None:
+    """What a Goal asked of sub-goals ends with it."""
+    for child in living_children(goal).filter(landing=""):
+        with fenced(lease):
+            break_lease(child.uid)
+            start_landing(
+                child,
+                Phase.CANCELLED,
+                reason="ParentLanded",
+                message=f"Its parent {goal.name} is landing: {goal.landing}.",
+            )
+
+
+def have_children_landed(goal: Goal) -> bool:
+    """Whether nothing draws on this Goal's budget any more; each that lands rings."""
+    return not living_children(goal).exists()
+
+
 def finish_landing(goal: Goal, lease: Lease) -> bool:
     """Nothing runs any more: return what is left and take the terminal phase."""
     phase = Phase(goal.landing)
@@ -142,6 +179,8 @@ def finish_landing(goal: Goal, lease: Lease) -> bool:
         void_approvals(
             subject_kind="goal", subject_id=str(goal.uid), why=f"The Goal landed: {phase}."
         )
+        release_all(goal)
+        settle_with_parent(goal, actor=METER)
         for account in goal.accounts.all():
             left = account.available
             if left > 0:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.db.models import F, Q
 
 from goals.domain.states import MOVES, EntryKind, Pool, Unit
 from goals.models import Account, Goal, LedgerEntry
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor
 
 BIGGEST_AMOUNT = 2**62  # keeps sums within a signed 64-bit column
@@ -89,7 +89,7 @@ def post_entry(
     if (earlier := _earlier_entry(account, kind, amount, key)) is not None:
         return earlier
     try:
-        with transaction.atomic():
+        with journaled():
             return _move(account, kind, amount, key, source)
     except IntegrityError:
         # Another process posted the same key between our look and our insert.
@@ -111,6 +111,8 @@ def _move(account: Account, kind: EntryKind, amount: int, key: str, source: Sour
     )
     if moved != 1:
         account.refresh_from_db()
+        if kind is EntryKind.GRANT:
+            raise LedgerError(f"The limit of {account.unit} cannot pass {BIGGEST_AMOUNT}.")
         held = account.available if MOVES[kind][0] is Pool.AVAILABLE else account.reserved
         raise NotCovered(unit=account.unit, wanted=amount, held=held)
     debit, credit = MOVES[kind]
@@ -150,7 +152,7 @@ def _move(account: Account, kind: EntryKind, amount: int, key: str, source: Sour
 
 def open_account(goal: Goal, *, unit: Unit, limit: int, key: str, source: Source) -> Account:
     """The account of one dimension with its first grant; repeating it changes nothing."""
-    with transaction.atomic():
+    with journaled():
         account, _ = Account.objects.get_or_create(goal=goal, unit=unit)
         post_entry(account, kind=EntryKind.GRANT, amount=limit, key=key, source=source)
     account.refresh_from_db()

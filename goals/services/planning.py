@@ -4,19 +4,25 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
+
 from agents.cluster import get_cluster
 from agents.cluster.base import ClusterError
 from agents.domain.manifest import AgentManifest, parse_agent
+from agents.domain.problems import ManifestError
 from agents.domain.states import AttemptState
 from agents.models import Agent, Attempt
 from agents.workloads import PodTemplate
 from goals.domain.graph import PlanError, RunCost, TaskGraph, plan_graph
 from goals.domain.manifest import GoalManifest, parse_goal
-from goals.domain.states import Phase
+from goals.domain.states import Phase, Unit
 from goals.models import Goal, Graph
 from goals.services.approval_facts import graph_facts
 from goals.services.conditions import set_condition, set_phase
+from goals.services.landing import start_landing
 from goals.services.lease import Lease, fenced
+from goals.services.metering import DECLARED_GPU, PriceUnknown, account_or_none, price_of
 from governance.domain import ApprovalKind
 from governance.policy.base import Outcome, PolicyPoint
 from governance.services.approvals import Question, open_approval
@@ -24,13 +30,15 @@ from governance.services.decisions import (
     Case,
     Judgement,
     Subject,
-    judge,
+    evaluate,
     preview,
+    record_judgement,
     worst,
 )
 from lineage.domain import NodeKind, NodeRef, Relation
-from lineage.services.graph import link
+from lineage.services.graph import link, link_all
 
+ROWS_PER_INSERT = 500
 HISTORY_RUNS = 50  # newest runs of an agent that its price is estimated from
 API_VERSION = "orchestration.ai/v1"
 
@@ -53,42 +61,56 @@ def manifest_of(goal: Goal) -> GoalManifest:
     )
 
 
-def agents_in(namespace: str, names: Sequence[str]) -> dict[str, AgentManifest]:
-    """Manifests of the registered agents among `names`."""
-    rows = Agent.objects.filter(namespace=namespace, name__in=names, retired_at__isnull=True)
+def agents_in(namespace: str, names: Sequence[str] | None = None) -> dict[str, AgentManifest]:
+    """Manifests of the registered agents among `names`, or of all of the namespace."""
+    rows = Agent.objects.filter(namespace=namespace, retired_at__isnull=True)
+    if names is not None:
+        rows = rows.filter(name__in=names)
     return {row.name: parse_agent(row.manifest) for row in rows}
 
 
 def run_history(namespace: str, names: Sequence[str]) -> dict[str, list[RunCost]]:
     """What the last successful runs of each agent cost, newest first."""
-    history: dict[str, list[RunCost]] = {}
-    for name in names:
-        runs = Attempt.objects.filter(
-            namespace=namespace, agent_name=name, state=AttemptState.SUCCEEDED
-        ).order_by("-finished_at")[:HISTORY_RUNS]
-        history[name] = [
-            RunCost(
-                seconds=run.running_ms / 1000,
-                gpu_seconds=run.gpu_ms / 1000,
-                tokens=None,
-                micro_usd=None,
+    newest_first = Window(
+        RowNumber(), partition_by=F("agent_name"), order_by=F("finished_at").desc()
+    )
+    runs = (
+        Attempt.objects.filter(namespace=namespace, state=AttemptState.SUCCEEDED)
+        .annotate(nth=newest_first)
+        .filter(nth__lte=HISTORY_RUNS)
+        .order_by("agent_name", "nth")
+        .values_list("agent_name", "running_ms", "gpu_ms")
+    )
+    wanted = set(names)
+    history: dict[str, list[RunCost]] = {name: [] for name in names}
+    for name, running_ms, gpu_ms in runs:
+        if name in wanted:
+            cost = RunCost(
+                seconds=running_ms / 1000, gpu_seconds=gpu_ms / 1000, tokens=None, micro_usd=None
             )
-            for run in runs
-        ]
+            history[name].append(cost)
     return history
 
 
 def build_graph(manifest: GoalManifest, *, goal_uid: str, generation: int) -> TaskGraph:
     """The task graph of a manifest. Raises PlanError."""
     names = manifest.spec.agents
-    return plan_graph(
-        goal=manifest,
-        goal_uid=goal_uid,
-        generation=generation,
-        iteration=1,
-        agents=agents_in(manifest.namespace, names),
-        history=run_history(manifest.namespace, names),
-    )
+
+    def plan(agents: Mapping[str, AgentManifest]) -> TaskGraph:
+        return plan_graph(
+            goal=manifest,
+            goal_uid=goal_uid,
+            generation=generation,
+            iteration=1,
+            agents=agents,
+            history=run_history(manifest.namespace, names),
+        )
+
+    try:
+        return plan(agents_in(manifest.namespace, names))
+    except PlanError:
+        # Every agent of the namespace: the error can name one that would produce what is missing.
+        return plan(agents_in(manifest.namespace))
 
 
 def pod_template(
@@ -113,14 +135,14 @@ def pod_template(
 
 
 def judge_graph(document: Mapping[str, Any], *, goal: Goal, digest: str) -> Judgement:
-    """Judge the whole graph and every workload in it; decisions are recorded."""
+    """Judge the whole graph and every workload in it; nothing is recorded yet."""
     where: dict[str, Any] = {
         "namespace": goal.namespace,
         "goal_uid": goal.uid,
         "graph_digest": digest,
     }
-    whole = judge(Case(PolicyPoint.GRAPH, **where), [_graph_subject(document, digest, goal)])
-    each = judge(Case(PolicyPoint.WORKLOAD, **where), _pod_subjects(document))
+    whole = evaluate(Case(PolicyPoint.GRAPH, **where), [_graph_subject(document, digest, goal)])
+    each = evaluate(Case(PolicyPoint.WORKLOAD, **where), _pod_subjects(document))
     return _joined(whole, each)
 
 
@@ -209,10 +231,10 @@ def plan_step(goal: Goal, lease: Lease) -> bool:
     """Draft -> Planned: build the graph. Always progress."""
     try:
         graph = build_graph(manifest_of(goal), goal_uid=str(goal.uid), generation=goal.generation)
-    except PlanError as error:
+    except (PlanError, ManifestError) as error:
         with fenced(lease):
             set_condition(goal, "Planned", False, reason="PlanFailed", message=str(error))
-            set_phase(goal, Phase.FAILED, reason="PlanFailed", message=str(error))
+            start_landing(goal, Phase.FAILED, reason="PlanFailed", message=str(error))
         return True
     canonical = graph.canonical().decode("utf-8")
     with fenced(lease):
@@ -259,18 +281,35 @@ def graph_document(goal: Goal) -> dict[str, Any]:
 def judge_step(goal: Goal, lease: Lease) -> bool:
     """Planned -> Running, AwaitingApproval or Denied: what policy says of the graph."""
     document = graph_document(goal)
+    if unpriced := _unpriced(goal, document):
+        with fenced(lease):
+            set_condition(goal, "Admitted", False, reason="PriceUnknown", message=unpriced)
+            start_landing(goal, Phase.DENIED, reason="PriceUnknown", message=unpriced)
+        return True
     judgement = judge_graph(document, goal=goal, digest=goal.graph_digest)
     with fenced(lease):
-        for decision in judgement.decisions:
-            link(
-                NodeRef(NodeKind.GOAL, str(goal.uid)),
-                Relation.JUDGED_BY,
-                NodeRef(NodeKind.DECISION, str(decision.uid)),
-                namespace=goal.namespace,
-                goal_uid=goal.uid,
-            )
+        record_judgement(judgement)
+        link_all(
+            NodeRef(NodeKind.GOAL, str(goal.uid)),
+            Relation.JUDGED_BY,
+            [NodeRef(NodeKind.DECISION, str(one.uid)) for one in judgement.decisions],
+            namespace=goal.namespace,
+            goal_uid=goal.uid,
+        )
         _act_on(goal, judgement, document)
     return True
+
+
+def _unpriced(goal: Goal, document: Mapping[str, Any]) -> str:
+    """Why the graph may not run for want of a price, or "" (an unknown price denies)."""
+    has_money = account_or_none(goal, Unit.MICRO_USD) is not None
+    if not has_money or not any(node["gpus"] for node in document["tasks"]):
+        return ""
+    try:
+        price_of("gpu", DECLARED_GPU)
+    except PriceUnknown as error:
+        return f"The budget names money and the tasks use GPUs: {error}"
+    return ""
 
 
 def _act_on(goal: Goal, judgement: Judgement, document: Mapping[str, Any]) -> None:
@@ -280,7 +319,7 @@ def _act_on(goal: Goal, judgement: Judgement, document: Mapping[str, Any]) -> No
     if judgement.outcome is Outcome.DENY:
         message = _sentence(judgement.messages(Outcome.DENY))
         set_condition(goal, "Admitted", False, reason="PolicyDenied", message=message)
-        set_phase(goal, Phase.DENIED, reason="PolicyDenied", message=message)
+        start_landing(goal, Phase.DENIED, reason="PolicyDenied", message=message)
     elif wants_approval:
         asked = judgement.messages(Outcome.REQUIRE_APPROVAL)
         message = _sentence(asked) or "The Goal asks for approval before anything runs."

@@ -1,9 +1,7 @@
 """The price table: what a GPU-hour and a million tokens cost; an unknown price denies."""
 
-from django.db import transaction
-
 from goals.models import Price
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor
 
 
@@ -15,7 +13,7 @@ def set_price(*, kind: str, name: str, micro_usd: int, actor: Actor) -> Price:
     newest = Price.objects.filter(kind=kind, name=name).order_by("-created_at").first()
     if newest is not None and newest.micro_usd == micro_usd:
         return newest
-    with transaction.atomic():
+    with journaled():
         price = Price.objects.create(kind=kind, name=name, micro_usd=micro_usd, set_by=actor.id)
         append_record(
             action="price.set",

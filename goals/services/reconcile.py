@@ -4,6 +4,7 @@ import datetime as dt
 import logging
 from uuid import UUID
 
+from django.db import Error as DatabaseError
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -13,20 +14,26 @@ from agents.domain.states import ACTIVE_STATES
 from agents.models import Attempt
 from goals.domain.states import TERMINAL_PHASES, Phase
 from goals.models import Goal
-from goals.services.conditions import journal_goal, set_condition
-from goals.services.landing import finish_landing, start_landing
+from goals.services.conditions import GoalMoved, condition_of, journal_goal, set_condition
+from goals.services.landing import (
+    finish_landing,
+    have_children_landed,
+    land_children,
+    start_landing,
+)
 from goals.services.lease import (
     Lease,
     LeaseLost,
     acquire_lease,
     fenced,
+    kept_alive,
     release_lease,
     worker_identity,
 )
-from goals.services.parents import settle_with_parent
 from goals.services.planning import judge_step, plan_step
-from goals.services.running import run_step, stop_attempts
+from goals.services.running import run_step, settle_last_tokens, stop_attempts
 from governance.policy.base import PolicyError
+from lineage.telemetry.base import TelemetryError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +41,14 @@ logger = logging.getLogger(__name__)
 # holding a worker.
 STEPS_MAX = 12
 RESYNC_SECONDS = 1.0  # how often an active Goal is looked at without being rung for
+QUIET_SECONDS = 10.0  # the same for one that waits for an answer: only its deadline can pass
+# A Goal that cannot go on is tried again after as long as it has failed, within these.
+RETRY_MIN_SECONDS = 1.0
+RETRY_MAX_SECONDS = 60.0
+RING_LIFE_SECONDS = 5  # an unheard ring is rung again after this, and never piles up
+_RECONCILED = "Reconciled"
+# Errors whose text is meant for people.
+EXPECTED_ERRORS = (ClusterError, PolicyError, TelemetryError)
 
 
 def reconcile_goal(goal_uid: UUID) -> bool:
@@ -45,24 +60,38 @@ def reconcile_goal(goal_uid: UUID) -> bool:
     lease = acquire_lease(goal_uid, owner=worker_identity())
     if lease is None:
         return False
-    again = True
+    delay = RESYNC_SECONDS
     try:
-        for _ in range(STEPS_MAX):
-            goal = Goal.objects.get(pk=goal_uid)
-            again = _step(goal, lease)
-            if not again:
-                break
+        with kept_alive(lease):
+            again, delay = _steps(goal_uid, lease)
     except LeaseLost:
-        logger.info("lease of %s was taken over", goal_uid)
+        logger.info("the lease of %s is over", goal_uid)
         return False
-    except (ClusterError, PolicyError) as error:
-        logger.warning("goal %s waits: %s", goal_uid, error)
-        _say_waiting(goal_uid, lease, error)
+    except GoalMoved as error:
+        logger.info("%s", error)
+        again = True
+    except Exception as error:  # whatever it is, the Goal says so, waits and is tried again
+        if isinstance(error, EXPECTED_ERRORS):
+            logger.warning("goal %s waits: %s", goal_uid, error)
+        else:
+            logger.exception("goal %s cannot go on", goal_uid)
+        delay = _say_waiting(goal_uid, lease, error)
         again = False
-    finally:
-        _schedule_next(goal_uid)
-        release_lease(lease)
+    _leave(lease, delay)
     return again
+
+
+def _steps(goal_uid: UUID, lease: Lease) -> tuple[bool, float]:
+    """Whether more can be done at once, and in how many seconds to look again otherwise."""
+    again = True
+    for _ in range(STEPS_MAX):
+        again = _step(Goal.objects.get(pk=goal_uid), lease)
+        if not again:
+            break
+    goal = Goal.objects.get(pk=goal_uid)
+    _say_going_on(goal, lease)
+    is_quiet = goal.phase == Phase.AWAITING_APPROVAL and not goal.landing
+    return again, QUIET_SECONDS if is_quiet else RESYNC_SECONDS
 
 
 def _step(goal: Goal, lease: Lease) -> bool:
@@ -85,7 +114,7 @@ def _step(goal: Goal, lease: Lease) -> bool:
         case Phase.RUNNING | Phase.PAUSED:
             return run_step(goal, lease)
         case Phase.AWAITING_APPROVAL:
-            return False
+            return False  # the answer moves it
         case _:
             return _after_landing(goal, lease)
 
@@ -98,15 +127,18 @@ def _stop_leftovers(goal: Goal, lease: Lease) -> bool:
 
 
 def _land(goal: Goal, lease: Lease) -> bool:
+    land_children(goal, lease)
     if not stop_attempts(goal, lease):
         return False
+    if not have_children_landed(goal):
+        return False
+    settle_last_tokens(goal, lease)
     finish_landing(goal, lease)
     return True
 
 
 def _after_landing(goal: Goal, lease: Lease) -> bool:
-    """Hide a Goal whose deletion was waiting for it to land; settle with its parent."""
-    settle_with_parent(goal, lease)
+    """Hide a Goal whose deletion was waiting for it to land."""
     if goal.deletion_requested_at is None or goal.deleted_at is not None:
         return False
     with fenced(lease):
@@ -119,27 +151,58 @@ def _is_overdue(goal: Goal) -> bool:
     seconds = goal.spec.get("deadlineSeconds")
     if seconds is None or goal.is_landed:
         return False
-    return timezone.now() > goal.created_at + dt.timedelta(seconds=seconds)
+    return timezone.now() > goal.asked_at + dt.timedelta(seconds=seconds)
 
 
-def _say_waiting(goal_uid: UUID, lease: Lease, error: Exception) -> None:
+def _say_waiting(goal_uid: UUID, lease: Lease, error: Exception) -> float:
+    """Say in a condition why the Goal does not go on; how long to wait, in seconds.
+
+    What an unexpected error says may hold what is nobody's business: it is in the log alone.
+    """
+    is_expected = isinstance(error, EXPECTED_ERRORS)
+    text = str(error) if is_expected else "An unexpected error, see the log; it is tried again."
     try:
         with fenced(lease):
-            set_condition(
-                Goal.objects.get(pk=goal_uid),
-                "Reconciled",
-                False,
-                reason=type(error).__name__,
-                message=str(error),
-            )
-    except LeaseLost:
-        return
+            goal = Goal.objects.get(pk=goal_uid)
+            set_condition(goal, _RECONCILED, False, reason=type(error).__name__, message=text)
+    except (LeaseLost, DatabaseError):
+        return RETRY_MIN_SECONDS
+    condition = condition_of(goal, _RECONCILED)
+    if condition is None:
+        return RETRY_MIN_SECONDS
+    since = dt.datetime.fromisoformat(condition["lastTransitionTime"])
+    failing = (timezone.now() - since).total_seconds()
+    return min(max(failing, RETRY_MIN_SECONDS), RETRY_MAX_SECONDS)
 
 
-def _schedule_next(goal_uid: UUID) -> None:
-    Goal.objects.filter(pk=goal_uid).update(
-        reconcile_after=timezone.now() + dt.timedelta(seconds=RESYNC_SECONDS)
+def _say_going_on(goal: Goal, lease: Lease) -> None:
+    condition = condition_of(goal, _RECONCILED)
+    if condition is not None and condition["status"] == "False":
+        with fenced(lease):
+            set_condition(goal, _RECONCILED, True, reason="GoesOn")
+
+
+def _leave(lease: Lease, delay_seconds: float) -> None:
+    """Say when to look again and give the lease back; what cannot be said expires by itself."""
+    try:
+        Goal.objects.filter(pk=lease.goal_uid, epoch=lease.epoch).update(
+            reconcile_after=timezone.now() + dt.timedelta(seconds=delay_seconds)
+        )
+        release_lease(lease)
+    except DatabaseError as error:
+        logger.warning("lease of %s not given back: %s", lease.goal_uid, error)
+
+
+def claim_due_goals() -> list[UUID]:
+    """Goals to ring for now; each is due again only after the ring's life.
+
+    However long the workers are busy, at most one living ring of a Goal is in the queue.
+    """
+    due = goals_due()
+    Goal.objects.filter(pk__in=due).update(
+        reconcile_after=timezone.now() + dt.timedelta(seconds=RING_LIFE_SECONDS)
     )
+    return due
 
 
 def goals_due() -> list[UUID]:

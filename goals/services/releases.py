@@ -5,24 +5,32 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from agents.models import Attempt
+from agents.services.attempts import scope_of
 from goals.domain.states import ReleaseState
 from goals.events import hint_on_commit
 from goals.models import Goal, Release
 from goals.services.approval_facts import release_facts
-from governance.domain import ApprovalKind, ApprovalState
+from governance.domain import ApprovalInvalid, ApprovalKind, ApprovalState
 from governance.models import Approval, Decision
 from governance.policy.base import Outcome, PolicyPoint
-from governance.services.approvals import Question, open_approval
-from governance.services.decisions import Case, Judgement, Subject, judge
-from governance.services.journal import append_record
+from governance.services.approvals import Question, open_approval, void_approvals
+from governance.services.decisions import (
+    Case,
+    Judgement,
+    Subject,
+    evaluate,
+    record_judgement,
+)
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, NodeKind, NodeRef, Relation
 from lineage.models import Artifact
 from lineage.services.graph import link
+
+JUDGE_TRIES = 5  # another release may take effect while one is judged
 
 
 class ReleaseError(Exception):
@@ -35,6 +43,14 @@ class ArtifactUnknown(ReleaseError):
 
 class OutOfScope(ReleaseError):
     """The agent's manifest does not allow that release."""
+
+
+class ReleaseContended(ReleaseError):
+    """What is served changed each time while the release was judged."""
+
+
+class NeverServed(ReleaseError):
+    """A rollback to something that was never in force."""
 
 
 class ReleaseDenied(ReleaseError):
@@ -71,48 +87,104 @@ def current_release(namespace: str, *, service: str, environment: str) -> Releas
 def request_release(request: ReleaseRequest) -> Release:
     """Judge a release and put it in force, or leave it waiting for an approval.
 
-    Asking for what is already served returns that release. Raises ArtifactUnknown, OutOfScope,
-    ReleaseDenied (the denial is recorded too).
+    Asking for what is already served, or again for what already waits, returns that release.
+    Raises ArtifactUnknown, OutOfScope, ReleaseDenied (the denial is recorded too).
     """
     _check_scope(request)
-    artifact = _artifact(request.namespace, request.digest)
-    current = current_release(
+    for _ in range(JUDGE_TRIES):
+        current = _current(request)
+        standing = _standing(request, current)
+        if standing is not None:
+            return standing
+        judgement = evaluate(*_case(request, current))
+        if (release := _settle(request, judgement, current)) is not None:
+            return release
+    raise ReleaseContended(
+        f"{request.service}/{request.environment} changes too fast to be judged: try again."
+    )
+
+
+def _current(request: ReleaseRequest) -> Release | None:
+    return current_release(
         request.namespace, service=request.service, environment=request.environment
     )
+
+
+def _standing(request: ReleaseRequest, current: Release | None) -> Release | None:
+    """The release that already is what is asked for, or waits to be."""
     if current is not None and current.digest == request.digest:
         return current
-    evidence = [_artifact(request.namespace, digest) for digest in request.evidence]
-    judgement = judge(
-        Case(
-            PolicyPoint.RELEASE,
-            namespace=request.namespace,
-            goal_uid=request.attempt.goal_uid if request.attempt else None,
-        ),
-        [
-            Subject(
-                "release",
-                f"{request.service}/{request.environment}@{request.digest}",
-                release_input(request, artifact, evidence, current),
-            )
-        ],
+    waiting = _siblings(request).filter(
+        state=ReleaseState.AWAITING_APPROVAL,
+        digest=request.digest,
+        released_by_id=request.actor.id,
+        is_rollback=request.is_rollback,
     )
-    if judgement.outcome is Outcome.DENY:
-        messages = judgement.messages(Outcome.DENY)
-        raise ReleaseDenied(messages, judgement.decisions[0] if judgement.decisions else None)
-    with transaction.atomic():
-        release = _record(request, judgement)
-        if judgement.outcome is Outcome.REQUIRE_APPROVAL:
-            _ask(release, judgement)
-        else:
-            _activate(release, request.actor)
+    return waiting.order_by("-number").first()
+
+
+def _case(request: ReleaseRequest, current: Release | None) -> tuple[Case, list[Subject]]:
+    artifact = _artifact(request.namespace, request.digest)
+    evidence = [_artifact(request.namespace, digest) for digest in request.evidence]
+    case = Case(
+        PolicyPoint.RELEASE,
+        namespace=request.namespace,
+        goal_uid=request.attempt.goal_uid if request.attempt else None,
+    )
+    name = f"{request.service}/{request.environment}@{request.digest}"
+    document = release_input(request, artifact, evidence, current)
+    return case, [Subject("release", name, document)]
+
+
+def _settle(
+    request: ReleaseRequest, judgement: Judgement, judged: Release | None
+) -> Release | None:
+    """Act on a judgement; None when what is served changed while it was made."""
+    denied: ReleaseDenied | None = None
+    with journaled():  # one release at a time: what is read here stays so until the commit
+        current = _current(request)
+        if (current.pk if current else None) != (judged.pk if judged else None):
+            return None
+        if (standing := _standing(request, current)) is not None:
+            return standing
+        record_judgement(judgement)
+        denied = _denial(request, judgement)
+        if denied is None:
+            release = _record(request, judgement, current)
+            if judgement.outcome is Outcome.REQUIRE_APPROVAL:
+                _ask(release, judgement)
+            else:
+                _activate(release, request.actor)
+    if denied is not None:
+        raise denied
     release.refresh_from_db()
     return release
+
+
+def _denial(request: ReleaseRequest, judgement: Judgement) -> ReleaseDenied | None:
+    decision = judgement.decisions[0] if judgement.decisions else None
+    if judgement.outcome is Outcome.DENY:
+        return ReleaseDenied(judgement.messages(Outcome.DENY), decision)
+    artifact = _artifact(request.namespace, request.digest)
+    if artifact.recalled_at is not None:  # whatever the policy in force says of it
+        return ReleaseDenied([_recalled_message(artifact)], decision)
+    return None
+
+
+def _recalled_message(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "outcome": Outcome.DENY.value,
+        "text": f"artifact {artifact.digest} was recalled: {artifact.recall_reason}",
+        "rule": "",
+        "path": "",
+        "line": 0,
+    }
 
 
 def _check_scope(request: ReleaseRequest) -> None:
     if request.attempt is None:
         return
-    scope = request.attempt.agent.manifest.get("spec", {}).get("scope", {})
+    scope = scope_of(request.attempt)
     target = f"{request.service}/{request.environment}"
     if target not in scope.get("releases", []):
         raise OutOfScope(
@@ -164,18 +236,19 @@ def release_input(
     }
 
 
-def _record(request: ReleaseRequest, judgement: Judgement) -> Release:
-    attempt = request.attempt
-    siblings = Release.objects.filter(
+def _siblings(request: ReleaseRequest) -> QuerySet[Release]:
+    return Release.objects.filter(
         namespace=request.namespace, service=request.service, environment=request.environment
     )
-    # The row in force is locked, so that numbers of one target are given one at a time.
-    current = siblings.select_for_update().filter(state=ReleaseState.ACTIVE).first()
+
+
+def _record(request: ReleaseRequest, judgement: Judgement, current: Release | None) -> Release:
+    attempt = request.attempt
     release = Release.objects.create(
         namespace=request.namespace,
         service=request.service,
         environment=request.environment,
-        number=(siblings.aggregate(last=Max("number"))["last"] or 0) + 1,
+        number=(_siblings(request).aggregate(last=Max("number"))["last"] or 0) + 1,
         digest=request.digest,
         previous_digest=current.digest if current else "",
         state=ReleaseState.AWAITING_APPROVAL,
@@ -248,6 +321,8 @@ def _activate(release: Release, actor: Actor) -> None:
     )
     if previous is not None:
         Release.objects.filter(pk=previous.pk).update(state=ReleaseState.SUPERSEDED, ended_at=now)
+        previous.refresh_from_db()
+        _journal(previous, "release.superseded", actor)
         link(
             NodeRef(NodeKind.RELEASE, str(release.uid)),
             Relation.REPLACED,
@@ -260,7 +335,24 @@ def _activate(release: Release, actor: Actor) -> None:
     )
     release.refresh_from_db()
     _journal(release, "release.activated", actor)
+    _void_waiting(release)
     hint_on_commit(goal_uid=release.goal_uid, namespace=release.namespace, topic="release")
+
+
+def _void_waiting(active: Release) -> None:
+    """What waits for an approval here was asked in view of another release: ask again."""
+    waiting = Release.objects.filter(
+        namespace=active.namespace,
+        service=active.service,
+        environment=active.environment,
+        state=ReleaseState.AWAITING_APPROVAL,
+    )
+    for other in waiting.exclude(pk=active.pk):
+        void_approvals(
+            subject_kind="release",
+            subject_id=str(other.uid),
+            why=f"Release {active.number} took effect meanwhile.",
+        )
 
 
 def apply_release_answer(approval: Approval, request: dict[str, Any], actor: Actor) -> None:
@@ -271,14 +363,18 @@ def apply_release_answer(approval: Approval, request: dict[str, Any], actor: Act
     if release is None:
         return
     Release.objects.filter(pk=release.pk).update(approval_uid=approval.uid)
-    link(
-        NodeRef(NodeKind.RELEASE, str(release.uid)),
-        Relation.APPROVED_BY,
-        NodeRef(NodeKind.APPROVAL, str(approval.uid)),
-        namespace=release.namespace,
-        goal_uid=release.goal_uid,
-    )
+    release.approval_uid = approval.uid
     if approval.state == ApprovalState.APPROVED:
+        artifact = _artifact(release.namespace, release.digest)
+        if artifact.recalled_at is not None:
+            raise ApprovalInvalid(f"approve: {_recalled_message(artifact)['text']}. Deny it.")
+        link(
+            NodeRef(NodeKind.RELEASE, str(release.uid)),
+            Relation.APPROVED_BY,
+            NodeRef(NodeKind.APPROVAL, str(approval.uid)),
+            namespace=release.namespace,
+            goal_uid=release.goal_uid,
+        )
         _activate(release, actor)
         return
     Release.objects.filter(pk=release.pk).update(state=ReleaseState.DENIED, ended_at=timezone.now())
@@ -289,8 +385,10 @@ def apply_release_answer(approval: Approval, request: dict[str, Any], actor: Act
 def rollback_release(release: Release, *, actor: Actor, reason: str) -> Release:
     """Serve again what an earlier release served, judged by today's policy.
 
-    Raises the errors of `request_release`.
+    Raises NeverServed, and the errors of `request_release`.
     """
+    if release.state not in (ReleaseState.ACTIVE, ReleaseState.SUPERSEDED):
+        raise NeverServed(f"Release {release.number} never served: release its digest instead.")
     return request_release(
         ReleaseRequest(
             namespace=release.namespace,
@@ -321,6 +419,7 @@ def _journal(release: Release, action: str, actor: Actor) -> None:
             "previous_digest": release.previous_digest,
             "evidence": release.evidence,
             "decision": str(release.decision_uid or ""),
+            "approval": str(release.approval_uid or ""),
             "is_rollback": release.is_rollback,
             "reason": release.reason,
             "span": release.span_id,

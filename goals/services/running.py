@@ -1,17 +1,25 @@
 """Running: attempts are started, watched, metered, paused, retried, until the graph is done."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import Max
 from django.utils import timezone
 
 from agents.cluster import get_cluster
-from agents.cluster.base import Cluster, WorkloadConflict, WorkloadInvalid
+from agents.cluster.base import (
+    Cluster,
+    ClusterError,
+    ClusterUnavailable,
+    WorkloadConflict,
+    WorkloadInvalid,
+)
 from agents.domain.states import ACTIVE_STATES, AttemptState, DesiredState
 from agents.models import Agent, Attempt
 from agents.services.attempts import (
     AttemptRequest,
+    allow_gpu,
     enforce_attempt,
     record_attempt,
     record_refusal,
@@ -20,22 +28,27 @@ from agents.services.attempts import (
 )
 from goals.domain.states import DesiredRun, Phase, TaskState, Unit
 from goals.models import Goal, Task
-from goals.services.conditions import journal_goal, set_condition, set_phase
+from goals.services.conditions import condition_of, journal_goal, set_condition, set_phase
 from goals.services.landing import Verdict, measure_step, start_landing
 from goals.services.lease import Lease, fenced
 from goals.services.ledger import NotCovered
 from goals.services.metering import (
     PriceUnknown,
     Shortage,
-    meter_gpu,
-    release_gpu,
-    release_tokens,
+    release_attempt,
     reserve_start,
-    settle_tokens,
-    warn_at_soft_limit,
+    settle_gpu,
+    soft_limit_condition,
+    top_up,
 )
-from goals.services.planning import graph_document, pod_template
-from goals.services.throttle import is_waiting_for_budget, request_budget
+from goals.services.planning import ROWS_PER_INSERT, graph_document, pod_template
+from goals.services.throttle import (
+    is_waiting_for_budget,
+    must_ask,
+    request_budget,
+    shortage_facts,
+)
+from goals.services.usage import settle_tokens
 from lineage.domain import Actor, ActorKind, NodeKind, NodeRef, Relation
 from lineage.services.graph import link
 from lineage.telemetry import get_telemetry
@@ -43,6 +56,9 @@ from lineage.telemetry.base import TelemetryError
 
 _RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
 LOST_MAX = 20  # attempts of one task the platform may lose before the Goal fails
+# Starts in one pass: a graph of ten thousand tasks must not hold a worker past its time limit.
+STARTS_MAX = 16
+ACTIVE_MAX = 256  # attempts of one Goal at the same time; each is watched in every pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +74,15 @@ def run_step(goal: Goal, lease: Lease) -> bool:
     if goal.iteration == 0:
         _start_iteration(goal, lease, 1)
     outlook = watch_attempts(goal, lease)
-    _settle_token_usage(goal, lease)
-    warn_at_soft_limit(goal, lease)
-    if outlook.shortage is not None:
-        return _throttle(goal, lease, outlook.shortage)
-    if goal.desired == DesiredRun.PAUSE or is_waiting_for_budget(goal):
+    try:
+        shortage = _settle_token_usage(goal, lease) or outlook.shortage
+    except PriceUnknown as error:
+        return _deny_unpriced(goal, lease, error)
+    if shortage is not None:
+        _ask_for_budget(goal, lease, shortage)
+    is_waiting = is_waiting_for_budget(goal)
+    _say_budget(goal, lease, is_waiting=is_waiting)
+    if goal.desired == DesiredRun.PAUSE or is_waiting:
         return _pause(goal, lease)
     if goal.phase == Phase.PAUSED:
         return _resume(goal, lease)
@@ -71,93 +91,142 @@ def run_step(goal: Goal, lease: Lease) -> bool:
 
 def _start_iteration(goal: Goal, lease: Lease, iteration: int) -> None:
     document = graph_document(goal)
+    now = timezone.now()
     with fenced(lease):
-        for position, node in enumerate(document["tasks"]):
-            Task.objects.get_or_create(
-                goal=goal,
-                graph_digest=goal.graph_digest,
-                iteration=iteration,
-                name=node["name"],
-                defaults={
-                    "position": position,
-                    "agent_name": node["agent"]["name"],
-                    "depends_on": node["dependsOn"],
-                    "gpus": node["gpus"],
-                },
-            )
-        now = timezone.now()
-        Goal.objects.filter(pk=goal.pk).update(
-            iteration=iteration,
-            iteration_started_at=now,
-            started_at=goal.started_at or now,
+        Task.objects.bulk_create(
+            [
+                Task(
+                    goal=goal,
+                    graph_digest=goal.graph_digest,
+                    iteration=iteration,
+                    name=node["name"],
+                    position=position,
+                    agent_name=node["agent"]["name"],
+                    depends_on=node["dependsOn"],
+                    gpus=node["gpus"],
+                )
+                for position, node in enumerate(document["tasks"])
+            ],
+            batch_size=ROWS_PER_INSERT,
         )
-        goal.iteration, goal.iteration_started_at = iteration, now
-        goal.started_at = goal.started_at or now
+        changes = {
+            "iteration": iteration,
+            "iteration_started_at": now,
+            "started_at": goal.started_at or now,
+        }
+        Goal.objects.filter(pk=goal.pk).update(**changes)
         journal_goal(goal, "goal.iteration", {"iteration": iteration})
+    for name, value in changes.items():
+        setattr(goal, name, value)
 
 
 def watch_attempts(goal: Goal, lease: Lease, *, cluster: Cluster | None = None) -> Outlook:
-    """Make the cluster do what is desired of each attempt, read it back, meter it."""
+    """Make the cluster do what is desired of each attempt, read it back, meter it.
+
+    One workload the cluster chokes on does not keep the others unwatched; its error is raised
+    once all were seen.
+    """
     cluster = cluster or get_cluster()
     shortage: Shortage | None = None
     any_active = False
-    attempts = Attempt.objects.filter(goal_uid=goal.uid).select_related("agent")
-    for attempt in attempts.filter(state__in=ACTIVE_STATES):
-        _watch(attempt, lease, cluster)
+    trouble: ClusterError | None = None
+    attempts = Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES)
+    for attempt in attempts.select_related("agent"):
         try:
-            shortage = meter_gpu(goal, attempt, lease) or shortage
-        except PriceUnknown as error:
-            shortage = Shortage(Unit.MICRO_USD, 0, 0, attempt.uid, str(error))
+            _watch(goal, attempt, lease, cluster)
+        except ClusterUnavailable:
+            raise
+        except ClusterError as error:
+            trouble = trouble or error
+            any_active = True
+            continue
+        if attempt.desired != DesiredState.STOPPED:
+            shortage = top_up(goal, attempt, lease) or shortage
         any_active = any_active or not attempt.is_finished
-        if attempt.is_finished:
-            with fenced(lease):
-                release_tokens(goal, attempt)
-    # Finished attempts whose release a crash cut off.
-    for attempt in attempts.exclude(state__in=ACTIVE_STATES):
-        if attempt.gpu_allowance_ms > attempt.gpu_settled_ms:
-            meter_gpu(goal, attempt, lease)
+    if trouble is not None:
+        raise trouble
     return Outlook(shortage, any_active)
 
 
-def _watch(attempt: Attempt, lease: Lease, cluster: Cluster) -> None:
+def _watch(goal: Goal, attempt: Attempt, lease: Lease, cluster: Cluster) -> None:
+    """Enforce, read back and meter one attempt; when it ended, its reservations end with it."""
+    with fenced(lease):
+        pass  # a worker that was stopped for long must not touch the workload either
+    refusal: ClusterError | None = None
+    status = None
     try:
         status = enforce_attempt(attempt, cluster=cluster)
     except (WorkloadInvalid, WorkloadConflict) as error:
-        with fenced(lease):
-            record_refusal(attempt, error)
-        return
+        refusal = error
     with fenced(lease):
-        record_status(attempt, status)
+        if refusal is not None:
+            record_refusal(attempt, refusal)
+        else:
+            record_status(attempt, status)
+        settle_gpu(goal, attempt)
+        if attempt.is_finished:
+            release_attempt(goal, attempt)
 
 
-def _settle_token_usage(goal: Goal, lease: Lease) -> None:
-    """Settle reported tokens; while the telemetry store is down this waits, nothing is lost."""
+def _settle_token_usage(goal: Goal, lease: Lease) -> Shortage | None:
+    """Settle reported tokens; while the telemetry store is down this waits, nothing is lost.
+
+    The first unit that ran short, with all that is missing of it. Raises PriceUnknown.
+    """
     try:
         usages = get_telemetry().token_usage(goal.namespace, str(goal.uid))
     except TelemetryError as error:
         with fenced(lease):
             set_condition(goal, "TelemetryAvailable", False, reason="StoreDown", message=str(error))
+        return None
+    known = condition_of(goal, "TelemetryAvailable")
+    if known is None or known["status"] != "True":
+        with fenced(lease):
+            set_condition(goal, "TelemetryAvailable", True, reason="StoreAnswers")
+    short = [one for usage in usages for one in settle_tokens(goal, usage, lease)]
+    if not short:
+        return None
+    missing = sum(one.wanted for one in short if one.unit is short[0].unit)
+    return replace(short[0], wanted=missing)
+
+
+def settle_last_tokens(goal: Goal, lease: Lease) -> None:
+    """Settle what was reported until the end; a store that is down does not keep a Goal up."""
+    try:
+        _settle_token_usage(goal, lease)
+    except PriceUnknown as error:
+        with fenced(lease):
+            set_condition(goal, "Priced", False, reason="PriceUnknown", message=str(error))
+
+
+def _ask_for_budget(goal: Goal, lease: Lease, shortage: Shortage) -> None:
+    """The budget does not cover what runs: ask a human, unless the same is asked already."""
+    if not must_ask(goal, shortage):
+        return
+    facts = shortage_facts(goal, shortage)
+    with fenced(lease):
+        request_budget(goal, shortage, facts)
+
+
+def _say_budget(goal: Goal, lease: Lease, *, is_waiting: bool) -> None:
+    said: tuple[bool, str, str] | None = soft_limit_condition(goal)
+    if is_waiting:
+        said = (False, "LimitReached", "The budget is used up: waiting for an answer in Approvals.")
+    if said is None:
+        return
+    status, reason, message = said
+    known = condition_of(goal, "BudgetAvailable")
+    if known is not None and (known["status"], known["reason"]) == (str(status), reason):
         return
     with fenced(lease):
-        set_condition(goal, "TelemetryAvailable", True, reason="StoreAnswers")
-    for usage in usages:
-        shortage = settle_tokens(goal, usage, lease)
-        if shortage is not None:
-            _throttle(goal, lease, shortage)
+        set_condition(goal, "BudgetAvailable", status, reason=reason, message=message)
 
 
-def _throttle(goal: Goal, lease: Lease, shortage: Shortage) -> bool:
-    """The budget does not cover what runs: ask a human; everything that runs is paused."""
+def _deny_unpriced(goal: Goal, lease: Lease, error: PriceUnknown) -> bool:
+    """Money is budgeted and something costs an unknown amount: nothing more may be spent."""
     with fenced(lease):
-        request_budget(goal, shortage)
-        set_condition(
-            goal,
-            "BudgetAvailable",
-            False,
-            reason="LimitReached",
-            message=f"{shortage.why} Waiting for an answer in Approvals.",
-        )
-    return _pause(goal, lease)
+        start_landing(goal, Phase.DENIED, reason="PriceUnknown", message=str(error))
+    return True
 
 
 def _pause(goal: Goal, lease: Lease) -> bool:
@@ -176,7 +245,6 @@ def _resume(goal: Goal, lease: Lease) -> bool:
     with fenced(lease):
         for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
             set_desired(attempt, DesiredState.RUNNING, actor=_RECONCILER)
-        set_condition(goal, "BudgetAvailable", True, reason="WithinBudget")
         set_phase(goal, Phase.RUNNING, reason="Resumed")
     return True
 
@@ -200,10 +268,14 @@ def _advance_tasks(goal: Goal, lease: Lease) -> bool:
         for task in tasks
         if task.state == TaskState.PENDING and done.issuperset(task.depends_on)
     ]
+    room = ACTIVE_MAX - sum(1 for task in tasks if task.state == TaskState.RUNNING)
+    ready = ready[: max(room, 0)]
     document = graph_document(goal) if ready else {}
     nodes = {node["name"]: node for node in document.get("tasks", [])}
-    started = [_start_attempt(goal, task, nodes[task.name], lease) for task in ready]
-    return any(started)
+    for task in ready[:STARTS_MAX]:
+        if not _start_attempt(goal, task, nodes[task.name], lease):
+            return True  # the budget has the word, or the Goal is being landed
+    return bool(ready)
 
 
 def _attempts_of(goal: Goal, task: Task) -> Any:
@@ -255,52 +327,56 @@ def _set_task(goal: Goal, task: Task, state: TaskState, **fields: Any) -> None:
 
 def _start_attempt(goal: Goal, task: Task, node: dict[str, Any], lease: Lease) -> bool:
     """Reserve, record and announce one attempt in one transaction; the cluster comes after."""
-    attempts = _attempts_of(goal, task)
-    last = attempts.aggregate(last=Max("number"))["last"] or 0
-    number = last + 1
-    key = f"{goal.uid}:{task.graph_digest}:{task.iteration}:{task.name}:{number}:start"
-    template = pod_template(node, namespace=goal.namespace, goal=goal.name, goal_uid=str(goal.uid))
+    number = (_attempts_of(goal, task).aggregate(last=Max("number"))["last"] or 0) + 1
     try:
         with fenced(lease):
-            agent = Agent.objects.get(namespace=goal.namespace, name=task.agent_name)
-            attempt = record_attempt(
-                agent,
-                AttemptRequest(
-                    goal_uid=goal.uid,
-                    goal=goal.name,
-                    graph_digest=task.graph_digest,
-                    iteration=task.iteration,
-                    number=number,
-                    template=template,
-                    environment=node["agent"]["env"],
-                    hold_gpus_on_pause=_holds_gpus(goal),
-                    gpu_allowance_ms=0,
-                ),
-            )
-            reserved = reserve_start(goal, gpus=task.gpus, key=key, attempt_uid=attempt.uid)
-            Attempt.objects.filter(pk=attempt.pk).update(
-                gpu_allowance_ms=reserved,
-                specification={**attempt.specification, "first_allowance_ms": reserved},
-            )
-            _set_task(goal, task, TaskState.RUNNING, started_at=task.started_at or timezone.now())
-            link(
-                NodeRef(NodeKind.GOAL, str(goal.uid)),
-                Relation.RAN,
-                NodeRef(NodeKind.ATTEMPT, str(attempt.uid)),
-                namespace=goal.namespace,
-                goal_uid=goal.uid,
-            )
+            attempt = _record_start(goal, task, node, number)
     except NotCovered as error:
-        task.state = TaskState.PENDING
         unit = Unit(error.unit)
         shortage = Shortage(unit, error.wanted, error.held, None, f"{task.name} cannot start.")
-        return _throttle(goal, lease, shortage)
+        _ask_for_budget(goal, lease, shortage)
+        return False
     except PriceUnknown as error:
-        task.state = TaskState.PENDING
-        return _throttle(goal, lease, Shortage(Unit.MICRO_USD, 0, 0, None, str(error)))
-    attempt.refresh_from_db()
-    _watch(attempt, lease, get_cluster())
+        _deny_unpriced(goal, lease, error)
+        return False
+    _watch(goal, attempt, lease, get_cluster())
     return True
+
+
+def _record_start(goal: Goal, task: Task, node: dict[str, Any], number: int) -> Attempt:
+    key = f"{goal.uid}:{task.graph_digest}:{task.iteration}:{task.name}:{number}:start"
+    template = pod_template(node, namespace=goal.namespace, goal=goal.name, goal_uid=str(goal.uid))
+    attempt = record_attempt(
+        Agent.objects.get(namespace=goal.namespace, name=task.agent_name),
+        AttemptRequest(
+            goal_uid=goal.uid,
+            goal=goal.name,
+            graph_digest=task.graph_digest,
+            iteration=task.iteration,
+            number=number,
+            template=template,
+            environment=node["agent"]["env"],
+            hold_gpus_on_pause=_holds_gpus(goal),
+            scope=node["agent"]["scope"],
+        ),
+    )
+    reserved = reserve_start(
+        goal,
+        gpus=task.gpus,
+        key=hashlib.sha256(key.encode()).hexdigest(),
+        attempt_uid=attempt.uid,
+        priced_at=attempt.created_at,
+    )
+    allow_gpu(attempt, reserved)
+    _set_task(goal, task, TaskState.RUNNING, started_at=task.started_at or timezone.now())
+    link(
+        NodeRef(NodeKind.GOAL, str(goal.uid)),
+        Relation.RAN,
+        NodeRef(NodeKind.ATTEMPT, str(attempt.uid)),
+        namespace=goal.namespace,
+        goal_uid=goal.uid,
+    )
+    return attempt
 
 
 def _holds_gpus(goal: Goal) -> bool:
@@ -312,8 +388,4 @@ def stop_attempts(goal: Goal, lease: Lease) -> bool:
     with fenced(lease):
         for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
             set_desired(attempt, DesiredState.STOPPED, actor=_RECONCILER)
-    outlook = watch_attempts(goal, lease)
-    for attempt in Attempt.objects.filter(goal_uid=goal.uid).exclude(state__in=ACTIVE_STATES):
-        if attempt.gpu_allowance_ms > attempt.gpu_settled_ms:
-            release_gpu(goal, attempt, lease)
-    return not outlook.any_active
+    return not watch_attempts(goal, lease).any_active

@@ -1,19 +1,31 @@
 """The economic throttle: at the limit a human is asked, and the answer grants or lands."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
+from django.db.models import QuerySet
+
 from goals.domain.budget import parse_budget
-from goals.domain.states import EntryKind, Phase, Unit
+from goals.domain.states import Phase, Unit
 from goals.events import hint_on_commit
 from goals.models import Account, Goal
 from goals.services.approval_facts import budget_facts
 from goals.services.conditions import set_condition, set_phase
 from goals.services.landing import start_landing
-from goals.services.ledger import Source, open_account, post_entry
+from goals.services.ledger import (
+    BIGGEST_AMOUNT,
+    LedgerError,
+    NotCovered,
+    Source,
+    open_account,
+)
 from goals.services.metering import Shortage
+from goals.services.parents import cover_from_parent
+from goals.services.planning import barred_from
 from governance.domain import ApprovalInvalid, ApprovalKind, ApprovalState
 from governance.models import Approval
-from governance.services.approvals import Question, open_approval
+from governance.services.approvals import Fact, Question, open_approval
 from lineage.domain import Actor, NodeKind, NodeRef, Relation
 from lineage.services.graph import link
 
@@ -21,10 +33,42 @@ from lineage.services.graph import link
 DEFAULT_ASK = {Unit.GPU_MS: 600_000, Unit.TOKENS: 100_000, Unit.MICRO_USD: 5_000_000}
 
 
-def request_budget(goal: Goal, shortage: Shortage) -> Approval:
-    """Open the approval for more of one dimension, in the caller's transaction; once per limit."""
+def open_question(goal: Goal) -> Approval | None:
+    """The budget question of this Goal that nobody has answered yet."""
+    return _questions(goal).filter(state=ApprovalState.PENDING).first()
+
+
+def is_waiting_for_budget(goal: Goal) -> bool:
+    """Whether a budget question of this Goal is still open."""
+    return open_question(goal) is not None
+
+
+def must_ask(goal: Goal, shortage: Shortage) -> bool:
+    """Whether the open question, if any, does not answer this shortage.
+
+    One question at a time: another dimension that ran short is asked for after the answer.
+    """
+    pending = open_question(goal)
+    if pending is None:
+        return True
+    request = json.loads(pending.request_canonical)
+    return bool(request["unit"] == shortage.unit and int(request["ask"]) < shortage.wanted)
+
+
+def shortage_facts(goal: Goal, shortage: Shortage) -> list[Fact]:
+    """The facts of the card. Asks the telemetry store: never within a transaction."""
+    account = Account.objects.filter(goal=goal, unit=shortage.unit).first()
+    empty = account or Account(goal=goal, unit=shortage.unit)
+    return budget_facts(goal, empty, why=shortage.why)
+
+
+def request_budget(goal: Goal, shortage: Shortage, facts: Sequence[Fact]) -> Approval:
+    """Open the approval for more of one dimension, in the caller's transaction.
+
+    Each question has a number, so that one that was voided or answered can be asked again.
+    """
     account, _ = Account.objects.get_or_create(goal=goal, unit=shortage.unit)
-    ask = _ask(goal, shortage)
+    answered = _questions(goal).exclude(state=ApprovalState.PENDING).count()
     approval = open_approval(
         Question(
             kind=ApprovalKind.BUDGET,
@@ -38,33 +82,30 @@ def request_budget(goal: Goal, shortage: Shortage) -> Approval:
                 "goal": str(goal.uid),
                 "generation": goal.generation,
                 "graph_digest": goal.graph_digest,
+                "number": answered + 1,
                 "unit": shortage.unit.value,
                 "limit": str(account.limit),
-                "ask": str(ask),
+                "ask": str(_ask(goal, shortage)),
             },
             requested_by=goal.requested_by,
-            barred=[n for n in {goal.requested_by, goal.sponsor, *goal.editors} if n],
-            facts=budget_facts(goal, account, why=shortage.why),
+            barred=barred_from(goal),
+            facts=facts,
         )
     )
     hint_on_commit(goal_uid=goal.uid, namespace=goal.namespace, topic="approval")
     return approval
 
 
+def _questions(goal: Goal) -> QuerySet[Approval]:
+    return Approval.objects.filter(
+        kind=ApprovalKind.BUDGET, subject_kind="goal", subject_id=str(goal.uid)
+    )
+
+
 def _ask(goal: Goal, shortage: Shortage) -> int:
     """As much again as was budgeted at first, and at least what is short."""
     budgeted = parse_budget(goal.spec["budget"]).amounts().get(shortage.unit.value)
-    return max(budgeted or DEFAULT_ASK[shortage.unit], shortage.wanted)
-
-
-def is_waiting_for_budget(goal: Goal) -> bool:
-    """Whether a budget question of this Goal is still open."""
-    return Approval.objects.filter(
-        kind=ApprovalKind.BUDGET,
-        subject_kind="goal",
-        subject_id=str(goal.uid),
-        state=ApprovalState.PENDING,
-    ).exists()
+    return min(max(budgeted or DEFAULT_ASK[shortage.unit], shortage.wanted), BIGGEST_AMOUNT)
 
 
 def granted_amount(approval: Approval, request: dict[str, Any]) -> int:
@@ -94,18 +135,24 @@ def apply_budget_answer(
     unit = Unit(request["unit"])
     amount = granted_amount(approval, request)
     source = Source(actor=actor, approval_uid=approval.uid, note=approval.reason[:255])
-    account = Account.objects.filter(goal=goal, unit=unit).first()
     key = f"approval:{approval.uid}"
-    if account is None:
+    try:
+        cover_from_parent(goal, unit=unit, amount=amount, key=key, actor=actor)
         open_account(goal, unit=unit, limit=amount, key=key, source=source)
-    else:
-        post_entry(account, kind=EntryKind.GRANT, amount=amount, key=key, source=source)
+    except NotCovered as error:
+        raise ApprovalInvalid(f"grant: the parent Goal cannot cover it: {error}") from error
+    except LedgerError as error:
+        raise ApprovalInvalid(f"grant: {error}") from error
     _link_approval(goal, approval)
 
 
 def apply_graph_answer(approval: Approval, goal: Goal, request: dict[str, Any]) -> None:
     """Clear the graph for running, or end the Goal as Denied; in the answer's transaction."""
-    if goal.phase != Phase.AWAITING_APPROVAL or request["graph_digest"] != goal.graph_digest:
+    if (
+        goal.phase != Phase.AWAITING_APPROVAL
+        or goal.landing
+        or request["graph_digest"] != goal.graph_digest
+    ):
         return
     if approval.state == ApprovalState.APPROVED:
         message = f"{approval.decided_by}: {approval.reason}"
@@ -115,7 +162,7 @@ def apply_graph_answer(approval: Approval, goal: Goal, request: dict[str, Any]) 
     elif approval.state != ApprovalState.VOIDED:
         message = f"{approval.state}: {approval.reason}"
         set_condition(goal, "Admitted", False, reason="ApprovalDenied", message=message)
-        set_phase(goal, Phase.DENIED, reason="ApprovalDenied", message=message)
+        start_landing(goal, Phase.DENIED, reason="ApprovalDenied", message=message)
 
 
 def _link_approval(goal: Goal, approval: Approval) -> None:

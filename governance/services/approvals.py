@@ -2,6 +2,8 @@
 
 import datetime as dt
 import hashlib
+import logging
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +11,6 @@ from uuid import UUID
 
 import rfc8785
 from django.conf import settings
-from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -22,12 +23,16 @@ from governance.domain import (
     ApprovalState,
 )
 from governance.models import Approval
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from governance.signals import approval_decided
 from lineage.domain import Actor, ActorKind
 
+logger = logging.getLogger(__name__)
+
 SYSTEM = Actor(ActorKind.SYSTEM, "approvals")
 REASON_MAX = 2000
+TITLE_MAX = 255  # the column's
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs"})  # controls, formats (bidi overrides), surrogates
 AGENT_WORDS_MAX = 2000
 
 
@@ -70,20 +75,17 @@ class Question:
 
 def open_approval(question: Question) -> Approval:
     """Ask; the same request is asked once. An open one for the same subject is voided."""
-    earlier = Approval.objects.filter(request_digest=question.digest).first()
-    if earlier is not None:
-        return earlier
-    try:
-        with transaction.atomic():
-            void_approvals(
-                kind=question.kind,
-                subject_kind=question.subject_kind,
-                subject_id=question.subject_id,
-                why="A newer request took its place.",
-            )
-            return _create_approval(question)
-    except IntegrityError:
-        return Approval.objects.get(request_digest=question.digest)
+    with journaled():  # one asks at a time, so that looking and asking are one
+        earlier = Approval.objects.filter(request_digest=question.digest).first()
+        if earlier is not None:
+            return earlier
+        void_approvals(
+            kind=question.kind,
+            subject_kind=question.subject_kind,
+            subject_id=question.subject_id,
+            why="A newer request took its place.",
+        )
+        return _create_approval(question)
 
 
 def _create_approval(question: Question) -> Approval:
@@ -94,11 +96,11 @@ def _create_approval(question: Question) -> Approval:
         goal_uid=question.goal_uid,
         subject_kind=question.subject_kind,
         subject_id=question.subject_id,
-        title=question.title,
+        title=question.title[:TITLE_MAX],
         request_canonical=question.canonical.decode("utf-8"),
         request_digest=question.digest,
         facts=[fact.document() for fact in question.facts],
-        agent_words=question.agent_words[:AGENT_WORDS_MAX],
+        agent_words=plain_text(question.agent_words)[:AGENT_WORDS_MAX],
         requested_by=question.requested_by,
         barred=sorted(set(question.barred)) if settings.FOUR_EYES else [],
         created_at=now,
@@ -106,6 +108,13 @@ def _create_approval(question: Question) -> Approval:
     )
     _journal(approval, "approval.requested", SYSTEM)
     return approval
+
+
+def plain_text(words: str) -> str:
+    """Text without control and direction characters, which could make it read as another."""
+    return "".join(
+        char for char in words if char in "\n\t" or unicodedata.category(char) not in UNPRINTABLE
+    )
 
 
 def decide_approval(
@@ -123,7 +132,12 @@ def decide_approval(
     the receivers of `approval_decided`, in the same transaction. Raises ApprovalForbidden,
     ApprovalInvalid, ApprovalConflict (with who decided).
     """
-    reason = reason.strip()
+    reason = plain_text(reason).strip()
+    answer = dict(answer or {})
+    try:
+        rfc8785.dumps(answer)
+    except rfc8785.CanonicalizationError as error:
+        raise ApprovalInvalid(f"answer: {error}") from error
     if not reason:
         raise ApprovalInvalid("reason: say why, in a sentence; it is kept with the decision.")
     if len(reason) > REASON_MAX:
@@ -133,7 +147,7 @@ def decide_approval(
     if approval.state == ApprovalState.PENDING and (why := may_decide(principal, approval)):
         raise ApprovalForbidden(why)
     state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
-    with transaction.atomic():
+    with journaled():
         decided = Approval.objects.filter(
             pk=approval.pk,
             state=ApprovalState.PENDING,
@@ -144,7 +158,7 @@ def decide_approval(
             decided_by=principal.username,
             decided_at=timezone.now(),
             reason=reason,
-            answer=dict(answer or {}),
+            answer=answer,
         )
         approval.refresh_from_db()
         if decided != 1:
@@ -174,22 +188,29 @@ def void_approvals(
     *, why: str, kind: ApprovalKind | None = None, subject_kind: str, subject_id: str
 ) -> int:
     """Void what is still open for a subject; its answer would mean something else now."""
-    voided = 0
-    with transaction.atomic():
+    with journaled():
         pending = Approval.objects.filter(
             state=ApprovalState.PENDING, subject_kind=subject_kind, subject_id=subject_id
         )
         if kind is not None:
             pending = pending.filter(kind=kind)
-        voided += _close(pending, ApprovalState.VOIDED, why)
-    return voided
+        return _close(pending, ApprovalState.VOIDED, why)
 
 
 def expire_approvals() -> int:
-    """Deny by timeout whatever is past its time on the database's clock; never approves."""
-    with transaction.atomic():
-        overdue = Approval.objects.filter(state=ApprovalState.PENDING, expires_at__lte=Now())
-        return _close(overdue, ApprovalState.EXPIRED, "Nobody answered in time.")
+    """Deny by timeout whatever is past its time on the database's clock; never approves.
+
+    Each in a transaction of its own: one whose effect cannot be applied does not keep the others.
+    """
+    expired = 0
+    overdue = Approval.objects.filter(state=ApprovalState.PENDING, expires_at__lte=Now())
+    for approval in overdue:
+        try:
+            with journaled():
+                expired += _close([approval], ApprovalState.EXPIRED, "Nobody answered in time.")
+        except Exception:
+            logger.exception("approval %s cannot be expired", approval.uid)
+    return expired
 
 
 def _close(approvals: Iterable[Approval], state: ApprovalState, why: str) -> int:

@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db import IntegrityError, transaction
-from django.db.models import Max
-
 from governance.domain import GovernanceError, Stage
 from governance.models import BundleVersion
 from governance.policy import get_policy_engine
 from governance.policy.base import PolicyBundle, PolicyEngine, PolicyModule
 from governance.policy.bundle import bundle_digest, load_starter_bundle
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, ActorKind
 from lineage.signing import get_signer
 from lineage.signing.base import Signer
@@ -51,11 +48,13 @@ def save_bundle(
         "predicate": {"modules": [module.path for module in modules]},
     }
     signature = (signer or get_signer()).sign_statement(statement, identity=identity)
-    with transaction.atomic():
-        newest = BundleVersion.objects.filter(name=name).aggregate(last=Max("version"))["last"]
+    with journaled():
+        last = BundleVersion.objects.filter(name=name).order_by("-version").first()
+        if last is not None and last.digest == digest:
+            return last  # another process saved it meanwhile
         version = BundleVersion.objects.create(
             name=name,
-            version=(newest or 0) + 1,
+            version=(last.version if last else 0) + 1,
             digest=digest,
             modules=[{"path": m.path, "source": m.source} for m in modules],
             parameters=dict(parameters),
@@ -76,11 +75,15 @@ def _check(bundle: PolicyBundle, engine: PolicyEngine) -> None:
 
 def move_stage(version: BundleVersion, stage: Stage, *, actor: Actor) -> BundleVersion:
     """Put a version in a stage; the version enforced before steps back to draft at once."""
-    with transaction.atomic():
+    with journaled():
+        version.refresh_from_db()
+        if version.stage == stage:
+            return version
         if stage is Stage.ENFORCE:
-            BundleVersion.objects.filter(name=version.name, stage=Stage.ENFORCE).exclude(
-                pk=version.pk
-            ).update(stage=Stage.DRAFT)
+            for other in BundleVersion.objects.filter(name=version.name, stage=stage):
+                BundleVersion.objects.filter(pk=other.pk).update(stage=Stage.DRAFT)
+                other.stage = Stage.DRAFT
+                _journal(other, "bundle.draft", actor)
         BundleVersion.objects.filter(pk=version.pk).update(stage=stage)
         version.refresh_from_db()
         _journal(version, f"bundle.{stage.value}", actor)
@@ -93,16 +96,13 @@ def ensure_starter_bundle(*, identity: str) -> BundleVersion:
     Repeating it changes nothing; a starter bundle that came with a newer product is kept as draft.
     """
     bundle = load_starter_bundle()
-    try:
-        version = save_bundle(
-            STARTER,
-            modules=bundle.modules,
-            parameters=bundle.data,
-            actor=SYSTEM,
-            identity=identity,
-        )
-    except IntegrityError:  # another process was first
-        version = BundleVersion.objects.filter(name=STARTER).latest("version")
+    version = save_bundle(
+        STARTER,
+        modules=bundle.modules,
+        parameters=bundle.data,
+        actor=SYSTEM,
+        identity=identity,
+    )
     if version.version == 1 and version.stage == Stage.DRAFT:
         return move_stage(version, Stage.ENFORCE, actor=SYSTEM)
     return version

@@ -28,11 +28,18 @@ class JournalBroken(Exception):
     """The journal no longer yields the root that was signed."""
 
 
-def journal_tree() -> MerkleTree:
-    """The tree over all committed records; later calls read only what is new."""
+def journal_tree(*, is_fresh: bool = False) -> MerkleTree:
+    """The tree over all committed records; later calls read only what is new.
+
+    `is_fresh` reads all of them again.
+    """
     with _cache.lock:
         first = JournalRecord.objects.values_list("leaf_hash", flat=True).filter(seq=0).first()
-        if first is None or (_cache.tree.size and _cache.tree.node(0, 0) != bytes(first)):
+        if (
+            is_fresh
+            or first is None
+            or (_cache.tree.size and _cache.tree.node(0, 0) != bytes(first))
+        ):
             _cache.tree = MerkleTree()  # another journal (a fresh database): start over
         tree = _cache.tree
         fresh = JournalRecord.objects.filter(seq__gte=tree.size).order_by("seq")
@@ -41,6 +48,15 @@ def journal_tree() -> MerkleTree:
                 break  # a gap is not skipped; verification names it
             tree.append(bytes(leaf))
         return tree
+
+
+def note_text(size: int, root: bytes) -> str:
+    """The text of a checkpoint (C2SP tlog-checkpoint), to be signed as a note."""
+    return f"{ORIGIN}\n{size}\n{base64.b64encode(root).decode()}\n"
+
+
+def _agrees(tree: MerkleTree, checkpoint: Checkpoint) -> bool:
+    return checkpoint.size <= tree.size and tree.root(checkpoint.size).hex() == checkpoint.root_hash
 
 
 def make_checkpoint(*, signer: Signer | None = None) -> Checkpoint | None:
@@ -52,12 +68,13 @@ def make_checkpoint(*, signer: Signer | None = None) -> Checkpoint | None:
     last = Checkpoint.objects.order_by("-size").first()
     if last is not None and last.size == size:
         return last
-    if last is not None and tree.root(last.size).hex() != last.root_hash:
-        raise JournalBroken(f"The records before {last.size} are not those that were signed.")
+    if last is not None and not _agrees(tree, last):
+        tree = journal_tree(is_fresh=True)  # what this process remembers may be what is wrong
+        size = tree.size
+        if not _agrees(tree, last):
+            raise JournalBroken(f"The records before {last.size} are not those that were signed.")
     root = tree.root(size)
-    note = (signer or get_signer()).sign_note(
-        f"{ORIGIN}\n{size}\n{base64.b64encode(root).decode()}\n"
-    )
+    note = (signer or get_signer()).sign_note(note_text(size, root))
     try:
         with transaction.atomic():
             return Checkpoint.objects.create(size=size, root_hash=root.hex(), note=note)

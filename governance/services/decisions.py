@@ -1,32 +1,37 @@
 """Decisions: every policy evaluation, judged by the bundles in force and kept for replay."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import rfc8785
-from django.db import transaction
 
-from governance.domain import Stage
+from governance.domain import GovernanceError, Stage
 from governance.models import BundleVersion, Decision
 from governance.policy import get_policy_engine
 from governance.policy.base import (
     Outcome,
     PolicyBundle,
     PolicyEngine,
+    PolicyError,
     PolicyMessage,
     PolicyModule,
     PolicyPoint,
     Verdict,
 )
-from governance.services.journal import News, append_records
+from governance.services.journal import News, append_records, journaled
 from lineage.domain import Actor, ActorKind
 
 JUDGE = Actor(ActorKind.SYSTEM, "policy")
 SEVERITY = {Outcome.ALLOW: 0, Outcome.WARN: 1, Outcome.REQUIRE_APPROVAL: 2, Outcome.DENY: 3}
 NO_BUNDLE = PolicyBundle(digest="", modules=())
+
+
+class ReplayImpossible(GovernanceError):
+    """A recorded decision cannot be judged again; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +92,64 @@ def judge(
     Without a bundle in force everything is denied (I8). The evaluation runs outside any
     transaction; the decisions and their journal records commit together.
     """
-    judgement = _judge(case, subjects, engine or get_policy_engine())
-    with transaction.atomic():
+    judgement = evaluate(case, subjects, engine=engine)
+    record_judgement(judgement)
+    return judgement
+
+
+def evaluate(
+    case: Case, subjects: Sequence[Subject], *, engine: PolicyEngine | None = None
+) -> Judgement:
+    """The judgement alone: its decisions count once `record_judgement` wrote them."""
+    return _judge(case, subjects, engine or get_policy_engine())
+
+
+def record_judgement(judgement: Judgement) -> None:
+    """Write the decisions and their journal records, together with the caller's changes."""
+    with journaled():
         Decision.objects.bulk_create(judgement.decisions, batch_size=500)
         append_records([_news(decision) for decision in judgement.decisions])
-    return judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A recorded decision judged again by the bundle it was made by."""
+
+    recorded: Outcome
+    replayed: Outcome
+    messages: tuple[PolicyMessage, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return self.recorded == self.replayed
+
+
+def replay_decision(decision: Decision, *, engine: PolicyEngine | None = None) -> Replay:
+    """Judge a decision's recorded input again, by the bundle version it names; records nothing.
+
+    Raises ReplayImpossible when the record was changed or the bundle is not here.
+    """
+    digest = hashlib.sha256(decision.input_canonical.encode("utf-8")).hexdigest()
+    if f"sha256:{digest}" != decision.input_digest:
+        raise ReplayImpossible(f"The input of decision {decision.uid} is not what was digested.")
+    recorded = Outcome(decision.outcome)
+    if not decision.bundle_digest:
+        verdict = _missing()
+    else:
+        version = BundleVersion.objects.filter(digest=decision.bundle_digest).first()
+        if version is None:
+            raise ReplayImpossible(f"No bundle {decision.bundle_digest} is kept here.")
+        document = json.loads(decision.input_canonical)
+        point = PolicyPoint(decision.point)
+        (verdict,) = (engine or get_policy_engine()).evaluate(bundle_of(version), point, [document])
+    return Replay(recorded, verdict.outcome, tuple(verdict.messages))
 
 
 def _judge(case: Case, subjects: Sequence[Subject], engine: PolicyEngine) -> Judgement:
     versions = list(BundleVersion.objects.exclude(stage=Stage.DRAFT).order_by("name", "version"))
     inputs = [subject.document for subject in subjects]
     verdicts: list[tuple[BundleVersion | None, Sequence[Verdict]]] = [
-        (version, engine.evaluate(bundle_of(version), case.point, inputs)) for version in versions
+        (version, _verdicts(engine, version, case.point, inputs)) for version in versions
     ]
     if not any(version.stage == Stage.ENFORCE for version in versions):
         verdicts.append((None, [_missing() for _ in subjects]))
@@ -108,6 +159,24 @@ def _judge(case: Case, subjects: Sequence[Subject], engine: PolicyEngine) -> Jud
         for subject, verdict in zip(subjects, answers, strict=True)
     ]
     return Judgement(worst([effective_outcome(d) for d in decisions]), tuple(decisions))
+
+
+def _verdicts(
+    engine: PolicyEngine,
+    version: BundleVersion,
+    point: PolicyPoint,
+    inputs: Sequence[Mapping[str, Any]],
+) -> Sequence[Verdict]:
+    """One verdict per input; an engine that cannot answer denies (I8)."""
+    try:
+        verdicts = engine.evaluate(bundle_of(version), point, inputs)
+    except PolicyError as error:
+        return [_undecided(f"The policy engine cannot be used: {error}", "crash") for _ in inputs]
+    if len(verdicts) != len(inputs):
+        return [
+            _undecided("The policy engine did not answer every input.", "crash") for _ in inputs
+        ]
+    return verdicts
 
 
 def preview(
@@ -129,8 +198,11 @@ def effective_outcome(decision: Decision) -> Outcome:
 
 
 def _missing() -> Verdict:
-    text = "No policy bundle is in force, so nothing may run: enforce one."
-    return Verdict(Outcome.DENY, (PolicyMessage(Outcome.DENY, text),), error="missing")
+    return _undecided("No policy bundle is in force, so nothing may run: enforce one.", "missing")
+
+
+def _undecided(text: str, error: str) -> Verdict:
+    return Verdict(Outcome.DENY, (PolicyMessage(Outcome.DENY, text),), error=error)
 
 
 def _decision(

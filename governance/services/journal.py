@@ -2,7 +2,8 @@
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,20 @@ class JournalOutsideTransaction(RuntimeError):
 def rfc3339(moment: dt.datetime) -> str:
     """UTC with microseconds, e.g. `2026-01-01T00:00:00.000000Z`."""
     return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@contextmanager
+def journaled() -> Iterator[None]:
+    """A transaction that will append to the journal: it takes the journal's lock first.
+
+    Everybody takes that lock before any row, so that no two of them can wait for each other: a
+    worker that holds a Goal's row and waits for the journal, and an approver who holds the journal
+    and waits for the Goal's row, would be a deadlock on PostgreSQL. SQLite serialises writers at
+    BEGIN and loses nothing.
+    """
+    with transaction.atomic():
+        _locked_head()
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,8 @@ def append_records(news: Sequence[News]) -> list[JournalRecord]:
     """
     if not transaction.get_connection().in_atomic_block:
         raise JournalOutsideTransaction(news[0].action if news else "nothing")
+    if not news:
+        return []
     head = _locked_head()
     at = timezone.now()
     records: list[JournalRecord] = []

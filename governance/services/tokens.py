@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -15,7 +14,7 @@ from django.utils import timezone
 from governance.access import NotVisible, Principal, narrowed, principal_of
 from governance.domain import EVERY_NAMESPACE, GovernanceError, Permission
 from governance.models import ApiToken
-from governance.services.journal import append_record
+from governance.services.journal import append_record, journaled
 
 TOKEN_PREFIX = "clearance_pat_"  # noqa: S105 - lets secret scanners recognise a leak
 TOKEN_BYTES = 32
@@ -48,7 +47,7 @@ def create_token(
         known = ", ".join(permission.value for permission in Permission)
         raise TokenInvalid(f"permissions: {unknown[0]!r} is not one of {known}.")
     text = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-    with transaction.atomic():
+    with journaled():
         token = ApiToken.objects.create(
             user=user,
             name=name,
@@ -89,7 +88,7 @@ def revoke_token(uid: UUID, *, principal: Principal) -> None:
         is_owner or principal.may(Permission.ADMINISTER, namespace=EVERY_NAMESPACE)
     ):
         raise NotVisible(f"There is no token {uid} that you may revoke.")
-    with transaction.atomic():
+    with journaled():
         changed = ApiToken.objects.filter(pk=uid, revoked_at__isnull=True).update(
             revoked_at=timezone.now()
         )

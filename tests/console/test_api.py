@@ -10,7 +10,8 @@ from django.test import Client
 from agents.models import Attempt
 from goals.models import Goal
 from tests.agents.identities import csr_of
-from tests.goals.conftest import AGENT, GOAL, Tower, tower
+from tests.goals.conftest import tower
+from tests.towers import AGENT, GOAL, Tower
 
 __all__ = ["tower"]
 
