@@ -80,7 +80,7 @@ def in_namespace(
     for row in invocation.client.rows(
         resource.path, limit=limit if is_everywhere else 0, namespace=namespace, **filters
     ):
-        if namespace and resource.namespace(row) not in (None, namespace):
+        if namespace and resource.is_namespaced and resource.namespace(row) != namespace:
             continue
         yield row
         seen += 1

@@ -47,15 +47,17 @@ class Resource:
     names: Callable[[Row], tuple[str, ...]] = lambda row: ()
     filters: Mapping[str, str] = field(default_factory=dict)
     namespace: Callable[[Row], str | None] = lambda row: row.get("namespace")
+    is_namespaced: bool = True
 
     def cells(self, row: Row, *, is_wide: bool, is_everywhere: bool) -> list[str]:
         """The row's cells; with its namespace first when all namespaces are listed."""
         shown = [column.cell(row) or NONE for column in self.shown(is_wide=is_wide)]
-        return [self.namespace(row) or NONE, *shown] if is_everywhere else shown
+        has_namespace = is_everywhere and self.is_namespaced
+        return [self.namespace(row) or NONE, *shown] if has_namespace else shown
 
     def titles(self, *, is_wide: bool, is_everywhere: bool) -> list[str]:
         shown = [column.title for column in self.shown(is_wide=is_wide)]
-        return ["NAMESPACE", *shown] if is_everywhere else shown
+        return ["NAMESPACE", *shown] if is_everywhere and self.is_namespaced else shown
 
     def shown(self, *, is_wide: bool) -> list[Column]:
         return [column for column in self.columns if is_wide or not column.is_wide]
@@ -270,7 +272,7 @@ PRICES = Resource(
     plural="prices",
     path="/prices",
     key=lambda row: f"{row['kind']}/{row['name']}",
-    namespace=lambda row: None,
+    is_namespaced=False,
     names=lambda row: (row["name"],),
     columns=(
         Column("KIND", _text("kind")),

@@ -124,8 +124,8 @@ def get(
     rows = read()
     _show_once(view, rows, is_single=name is not None)
     if not rows and not is_document(form):
-        where = "any namespace" if is_everywhere else f"namespace {invocation.namespace}"
-        tell(f"no {resource.plural} in {where}.")
+        where = "" if is_everywhere else f" in namespace {invocation.namespace}"
+        tell(f"no {resource.plural}{where if resource.is_namespaced else ''}.")
     if name is None and limit and len(rows) == limit:
         tell(f"only the newest {limit} are shown; --limit 0 shows all.")
 
