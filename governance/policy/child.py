@@ -203,10 +203,7 @@ class SandboxProcess:
                 "crash", f"the policy sandbox does not start; next try in {wait:.1f} s"
             )
         try:
-            # The kernel kills the child when the *thread* that started it ends, so one thread that
-            # lives as long as the engine starts all of them.
-            self._process = self._spawner.submit(self._start).result()
-            self._await_ready()
+            self._start_up()
         except (OSError, SandboxLost) as error:
             self.kill()
             self._failed_starts += 1
@@ -214,6 +211,20 @@ class SandboxProcess:
             self._retry_at = time.monotonic() + min(delay, MAX_BACKOFF_SECONDS)
             raise SandboxLost("crash", f"the policy sandbox does not start: {error}") from error
         self._failed_starts = 0
+
+    def _start_up(self) -> None:
+        """A child that has greeted; one that somebody kills meanwhile is replaced once."""
+        for is_last in (False, True):
+            # The kernel kills the child when the *thread* that started it ends, so one thread that
+            # lives as long as the engine starts all of them.
+            self._process = self._spawner.submit(self._start).result()
+            try:
+                self._await_ready()
+            except SandboxLost as lost:
+                if is_last or not lost.is_outside:
+                    raise
+            else:
+                return
 
     def _start(self) -> "subprocess.Popen[bytes]":
         self._frames = FrameBuffer()

@@ -216,6 +216,29 @@ def test_sandbox_killed_from_outside_is_started_again():
     assert (verdict.outcome, verdict.error) == (Outcome.ALLOW, "")
 
 
+def test_sandbox_killed_while_it_starts_is_started_again():
+    engine = RegorusPolicy(workers=1)
+    known, killed = set(children_of(os.getpid())), []
+    is_over = threading.Event()
+
+    def kill_the_first() -> None:
+        while not killed and not is_over.is_set():
+            for child in set(children_of(os.getpid())) - known:
+                os.kill(child, signal.SIGKILL)
+                killed.append(child)
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    try:
+        (verdict,) = engine.evaluate(bundle(GOOD), PolicyPoint.GRAPH, [{"bad": True}])
+    finally:
+        is_over.set()
+        killer.join()
+        engine.close()
+    assert len(killed) == 1
+    assert (verdict.outcome, verdict.error) == (Outcome.DENY, "")
+
+
 def test_close_leaves_no_process():
     engine = RegorusPolicy(workers=1)
     before = set(children_of(os.getpid()))
