@@ -1,6 +1,6 @@
 """Bounds request bodies before Django reads a byte of them."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -12,10 +12,11 @@ from console.problems import problem_response
 BODY_MAX_BYTES = 8 << 20  # forms and JSON; twice what Django itself takes into memory
 UPLOAD_PATH = "/api/v1/artifacts"
 
-Message = MutableMapping[str, Any]
+Scope = dict[str, Any]
+Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class _BodyTooLarge(Exception):
@@ -28,7 +29,7 @@ class BodyLimit:
     def __init__(self, application: Application) -> None:
         self.application = application
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope.get("headers", [])}
         is_upload = scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOAD_PATH
         if is_upload and not _has_credential(headers):
@@ -45,7 +46,7 @@ class BodyLimit:
             return
         await self._counted(scope, receive, send, limit)
 
-    async def _counted(self, scope: Message, receive: Receive, send: Send, limit: int) -> None:
+    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         seen = 0
         is_started = False
 

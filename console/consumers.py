@@ -16,11 +16,15 @@ SIGNED_OUT = 4401  # private close codes, named after the HTTP statuses
 FORBIDDEN = 4403
 
 
-class HintConsumer(AsyncJsonWebsocketConsumer):
+class HintConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # ships no types
     """Sends `hello`, then `beat` every two seconds and `hint`s, each with epoch and sequence.
 
     A client that sees a gap or another epoch re-reads its page; a lost hint costs one poll.
     """
+
+    def __init__(self, *, beat_seconds: float = BEAT_SECONDS) -> None:
+        super().__init__()
+        self.beat_seconds = beat_seconds
 
     async def connect(self) -> None:
         """Authorise by the session, join the topics of the person's namespaces."""
@@ -38,7 +42,7 @@ class HintConsumer(AsyncJsonWebsocketConsumer):
             await self.close(code=FORBIDDEN)
             return
         await self.accept()
-        await self._send("hello", beat_seconds=BEAT_SECONDS)
+        await self._send("hello", beat_seconds=self.beat_seconds)
         self.heart = asyncio.create_task(self._beat())
 
     async def disconnect(self, code: int) -> None:
@@ -65,7 +69,7 @@ class HintConsumer(AsyncJsonWebsocketConsumer):
     async def _beat(self) -> None:
         beats = 0
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(self.beat_seconds)
             beats += 1
             if beats % REAUTHORISE_BEATS == 0:
                 await self._join(await database_sync_to_async(topics_of)(self.user_pk))

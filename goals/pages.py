@@ -16,6 +16,7 @@ from goals.domain.states import DesiredRun, EntryKind, Phase
 from goals.domain.units import UnitMismatch
 from goals.drawing import Chart, Drawing, draw_graph, draw_series
 from goals.models import Account, Goal, LedgerEntry, Task
+from goals.services.conditions import condition_of
 from governance.access import Principal
 from governance.domain import Permission
 from governance.models import Decision
@@ -67,9 +68,8 @@ def _account_view(goal: Goal, account: Account, granted: int) -> AccountView:
     whole = max(granted, account.limit, 1)
     soft = float(goal.spec.get("throttle", {}).get("softLimitPercent", FULL))
     settled = account.settled / whole * FULL
-    is_out = account.settled >= whole
     level, word = "good", "within budget"
-    if is_out:
+    if settled >= soft and _is_out_of_budget(goal):
         level, word = "danger", "limit reached"
     elif settled >= soft:
         level, word = "warning", f"over {soft:.0f} %"
@@ -87,6 +87,14 @@ def _account_view(goal: Goal, account: Account, granted: int) -> AccountView:
         level=level,
         word=word,
     )
+
+
+def _is_out_of_budget(goal: Goal) -> bool:
+    """Whether the throttle stopped the Goal: reserved but unspent amounts hide it from sums."""
+    if goal.phase == Phase.EXHAUSTED:
+        return True
+    condition = condition_of(goal, "BudgetAvailable")
+    return condition is not None and condition["status"] == "False" and not goal.is_landed
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def token_list(request: HttpRequest) -> HttpResponse:
     principal = session_principal(request)
     try:
         token, text = create_token(
-            User.objects.get(pk=request.user.pk),
+            User.objects.get(username=principal.username),
             principal=principal,
             name=wanted["name"],
             permissions=wanted["permissions"],
@@ -60,7 +60,7 @@ def _page(
 ) -> HttpResponse:
     context = {
         "form": form,
-        "tokens": ApiToken.objects.filter(user_id=request.user.pk),
+        "tokens": ApiToken.objects.filter(user__username=session_principal(request).username),
         "made": made,
         "text": text,
         "nav": "tokens",

@@ -1,0 +1,16 @@
+"""Every websocket of the product, behind the session and the check of the origin."""
+
+from typing import Any
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
+
+from console.consumers import BEAT_SECONDS, HintConsumer
+
+
+def socket_application(*, beat_seconds: float = BEAT_SECONDS) -> Any:
+    """The ASGI application of scope `websocket`."""
+    routes = URLRouter([path("ws/hints", HintConsumer.as_asgi(beat_seconds=beat_seconds))])
+    return AllowedHostsOriginValidator(AuthMiddlewareStack(routes))
