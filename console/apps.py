@@ -8,4 +8,5 @@ class ConsoleConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        import console.celery  # noqa: F401, PLC0415 - makes it Celery's current application
+        import console.celery  # noqa: PLC0415 - makes it Celery's current application
+        import console.checks  # noqa: F401, PLC0415 - registers the system checks
