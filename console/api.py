@@ -7,10 +7,12 @@ from typing import Any
 
 from django.contrib.auth import authenticate
 from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
+from pydantic import ValidationError as PydanticValidationError
 
 from agents.access import BearerCredential, SessionCredential, Unauthenticated
 from agents.api import artifact_router, evidence_router, identity_router
@@ -145,13 +147,31 @@ def _release_denied(request: HttpRequest, error: ReleaseDenied) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def _validation_error(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    # Pagination names the parameter and what is wrong with it in its own way: {"cursor": "…"}.
     errors = [
         {"path": ".".join(str(part) for part in one["loc"]), "message": one["msg"]}
+        if "loc" in one
+        else {"path": ", ".join(one), "message": ", ".join(map(str, one.values()))}
         for one in error.errors
     ]
     detail = "; ".join(f"{one['path']}: {one['message']}" for one in errors)
     return problem_response(
         HTTPStatus.UNPROCESSABLE_ENTITY, title="Invalid request", detail=detail, errors=errors
+    )
+
+
+@api.exception_handler(PydanticValidationError)
+@api.exception_handler(DjangoValidationError)
+def _unreadable_value(request: HttpRequest, error: Exception) -> HttpResponse:
+    """What a cursor holds is checked only while it is used; anything else is a defect of ours."""
+    if "cursor" not in request.GET:
+        return _answer(request, error)
+    message = "not one of this list's cursors."
+    return problem_response(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        title="Invalid request",
+        detail=f"cursor: {message}",
+        errors=[{"path": "cursor", "message": message}],
     )
 
 

@@ -1,6 +1,7 @@
 """The API as a person and as an agent at work use it."""
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -104,6 +105,18 @@ def test_bad_manifests_get_a_problem_that_names_the_field(
     assert not Goal.objects.exists()
 
 
+def encoded(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize("cursor", ["\x00", "é", "x" * 100, *map(encoded, ["p=x", "o=x", "o=-1"])])
+def test_a_cursor_that_is_not_ours_is_refused(tower: Tower, cursor: str) -> None:
+    tower.register("profiler")
+    tower.apply()
+    answer = api_of(tower, "viewer").get("/goals", cursor=cursor)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "cursor")
+
+
 def test_nobody_and_other_namespaces_see_nothing(tower: Tower) -> None:
     tower.register("profiler")
     tower.apply()
@@ -135,10 +148,10 @@ def test_a_repeated_request_with_a_key_has_one_effect(tower: Tower) -> None:
 def agent_api(tower: Tower, attempt: Attempt) -> Api:
     """What the attempt's program does first: trade its join token."""
     token = tower.twins.cluster_spec(attempt).environment["CLEARANCE_JOIN_TOKEN"]
-    csr = csr_of(ec.generate_private_key(ec.SECP256R1()))
+    csr, other = (csr_of(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
     answer = Api().post("/identity/exchange", {"join_token": token, "csr": csr})
     assert answer.status_code == 200, answer.content
-    assert Api().post("/identity/exchange", {"join_token": token, "csr": csr}).status_code == 401
+    assert Api().post("/identity/exchange", {"join_token": token, "csr": other}).status_code == 401
     return Api(answer.json()["jwt_svid"])
 
 
