@@ -21,8 +21,10 @@ TEAM = "shop-team"  # who asks for the example's Goals: not the one who may appr
 MAKE_TEAM_TOKEN = f"""
 from django.contrib.auth.models import User
 from governance.access import principal_of
+from governance.models import Membership
 from governance.services.tokens import create_token
-user = User.objects.get(username={TEAM!r})
+user, _ = User.objects.get_or_create(username={TEAM!r})
+Membership.objects.get_or_create(user=user, namespace="default", role="operator")
 _, text = create_token(user, principal=principal_of(user), name="kill")
 print("token:" + text)
 """
@@ -77,7 +79,7 @@ class Person:
 
     def goals(self) -> dict[str, dict[str, Any]]:
         """Every Goal by name, with `uid` and `phase`."""
-        found = self.insist("GET", "goals?limit=100")["results"]
+        found = self.insist("GET", "goals?page_size=100")["results"]
         return {
             one["metadata"]["name"]: {**one["status"], "uid": one["metadata"]["uid"]}
             for one in found
