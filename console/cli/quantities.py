@@ -27,11 +27,15 @@ def gpu_time(milliseconds: float | None, *, like: float | None = None) -> str:
     if milliseconds is None:
         return UNKNOWN
     measure = milliseconds if like is None else max(like, milliseconds)
+    step, unit = MS_PER_HOUR, "GPU-h"
     if measure < MINUTES_FROM_MS:
-        return f"{number(milliseconds / MS_PER_SECOND)} GPU-s"
-    if measure < HOURS_FROM_MS:
-        return f"{number(milliseconds / MS_PER_MINUTE)} GPU-min"
-    return f"{number(milliseconds / MS_PER_HOUR)} GPU-h"
+        step, unit = MS_PER_SECOND, "GPU-s"
+    elif measure < HOURS_FROM_MS:
+        step, unit = MS_PER_MINUTE, "GPU-min"
+    text = number(milliseconds / step)
+    if text == "0" and milliseconds and like is not None:
+        return gpu_time(milliseconds)  # little is not nothing
+    return f"{text} {unit}"
 
 
 def usd(micro_usd: float | None) -> str:
