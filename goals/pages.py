@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,7 @@ class AccountView:
     settled: int
     reserved: int
     available: int
+    returned: int  # given back when the Goal landed
     overrun: int
     settled_share: float
     reserved_share: float
@@ -80,6 +81,7 @@ def _account_view(goal: Goal, account: Account, granted: int) -> AccountView:
         settled=account.settled,
         reserved=account.reserved,
         available=account.available,
+        returned=max(granted - account.limit, 0),
         overrun=account.overrun,
         settled_share=round(min(settled, FULL), 2),
         reserved_share=round(min(account.reserved / whole * FULL, FULL - min(settled, FULL)), 2),
@@ -94,7 +96,11 @@ def _is_out_of_budget(goal: Goal) -> bool:
     if goal.phase == Phase.EXHAUSTED:
         return True
     condition = condition_of(goal, "BudgetAvailable")
-    return condition is not None and condition["status"] == "False" and not goal.is_landed
+    return (
+        condition is not None
+        and condition["reason"] == "LimitReached"
+        and goal.phase == Phase.PAUSED
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,7 @@ class Step:
     label: str
     refused: str = ""
     is_final: bool = False
+    why_id: str = ""  # of the first step that is refused for the same reason
 
 
 def steps_of(goal: Goal, principal: Principal) -> list[Step]:
@@ -185,7 +192,7 @@ def steps_of(goal: Goal, principal: Principal) -> list[Step]:
     state = f"the Goal is {'landing' if landing else goal.phase}"
     runs = Phase(goal.phase) in {Phase.RUNNING, Phase.PAUSED} and not landing
     wants_pause = goal.desired == DesiredRun.PAUSE
-    return [
+    steps = [
         Step(
             "pause",
             "Pause",
@@ -204,6 +211,21 @@ def steps_of(goal: Goal, principal: Principal) -> list[Step]:
             True,
         ),
     ]
+    return _with_why_ids(steps)
+
+
+def refusals_of(steps: Sequence[Step]) -> list[tuple[str, list[Step]]]:
+    """Steps that are refused, by reason."""
+    found: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.refused:
+            found.setdefault(step.refused, []).append(step)
+    return list(found.items())
+
+
+def _with_why_ids(steps: Sequence[Step]) -> list[Step]:
+    first = {reason: some[0].word for reason, some in refusals_of(steps)}
+    return [replace(step, why_id=first.get(step.refused, "")) for step in steps]
 
 
 @dataclass(frozen=True, slots=True)

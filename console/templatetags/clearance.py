@@ -1,6 +1,7 @@
 """How facts look on a page: amounts, times, states; the unknown is said as unknown."""
 
 import datetime as dt
+import re
 from typing import Any
 
 from django import template
@@ -16,6 +17,8 @@ register = template.Library()
 
 UNKNOWN = format_html('<span class="unknown">{}</span>', "unknown")
 DIGEST_SHOWN = 12  # hex characters: 48 bits tell apart what one page lists
+NODE_ID_SHOWN = 30  # characters of an id that is neither digest nor UUID
+UUID_TEXT = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 AGENT_WORDS_SHOWN = 600  # characters of an agent's text that are shown at once
 MS_PER_SECOND = 1000
 MICRO = 1_000_000
@@ -105,6 +108,8 @@ def _gpu_time(seconds: float) -> str:
         return f"{seconds / 3600:,.2f} GPU-hours"
     if seconds >= 120:
         return f"{seconds / 60:,.1f} GPU-minutes"
+    if 0 < seconds < 0.1:
+        return f"{seconds * MS_PER_SECOND:.0f} GPU-milliseconds"
     return f"{seconds:,.1f} GPU-seconds"
 
 
@@ -172,6 +177,22 @@ def digest(value: str | None) -> Any:
         return UNKNOWN
     shown = value.removeprefix("sha256:")[:DIGEST_SHOWN]
     return format_html('<code class="digest" title="{}">{}</code>', value, shown)
+
+
+@register.filter
+def short_id(value: str) -> str:
+    """The part of an id that tells it apart on a page."""
+    if value.startswith("sha256:"):
+        return value[7 : 7 + DIGEST_SHOWN]
+    if UUID_TEXT.fullmatch(value):
+        return value[:8]
+    return value if len(value) <= NODE_ID_SHOWN else f"{value[: NODE_ID_SHOWN - 1]}…"
+
+
+@register.filter
+def actor_name(value: str) -> str:
+    """Who acted: of a SPIFFE ID the agent it names, else the whole."""
+    return value.rpartition("/agent/")[2] if value.startswith("spiffe://") else value
 
 
 @register.filter

@@ -20,6 +20,7 @@ from goals.pages import (
     graph_view,
     measured_view,
     metering_word,
+    refusals_of,
     steps_of,
 )
 from goals.services.apply import (
@@ -56,11 +57,13 @@ def goal_page(
 ) -> HttpResponse:
     """One tab of a Goal, or only its live part."""
     principal = session_principal(request)
+    steps = steps_of(goal, principal)
     frame = {
         "goal": goal,
         "objective": measured_view(goal),
         "accounts": account_views([goal])[goal.pk],
-        "steps": steps_of(goal, principal),
+        "steps": steps,
+        "refusals": refusals_of(steps),
         "waiting": list(
             visible_approvals(principal).filter(goal_uid=goal.uid, state="pending")[:5]
         ),
