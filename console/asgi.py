@@ -10,7 +10,11 @@ http_application = get_asgi_application()  # loads the apps, which the imports b
 
 from console.body_limit import BodyLimit  # noqa: E402 - needs loaded apps
 from console.sockets import socket_application  # noqa: E402 - needs loaded apps
+from console.upload_credential import is_credential_held  # noqa: E402 - needs loaded apps
 
 application = ProtocolTypeRouter(
-    {"http": BodyLimit(http_application), "websocket": socket_application()}
+    {
+        "http": BodyLimit(http_application, is_held=is_credential_held),
+        "websocket": socket_application(),
+    }
 )

@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from console.problems import problem_response
@@ -14,6 +14,7 @@ UPLOAD_PATH = "/api/v1/artifacts"
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
+Credential = Callable[[Mapping[bytes, bytes]], bool]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -26,23 +27,25 @@ class _BodyTooLarge(Exception):
 class BodyLimit:
     """Refuses a body over its limit: by Content-Length at once, else when the count passes it."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, *, is_held: Credential) -> None:
+        """`is_held` says from the headers (lower-case names) whether an upload's credential is."""
         self.application = application
+        self.is_held = sync_to_async(is_held)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope.get("headers", [])}
         is_upload = scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOAD_PATH
-        if is_upload and not _has_credential(headers):
+        limit = settings.UPLOAD_MAX_BYTES if is_upload else BODY_MAX_BYTES
+        if _content_length(headers) > limit:
+            await _refuse_size(send, limit)
+            return
+        if is_upload and not await self.is_held(headers):
             await _refuse(
                 send,
                 HTTPStatus.UNAUTHORIZED,
                 "Not signed in",
-                "Send a bearer token or a session cookie with the upload.",
+                "Send a bearer token or a session cookie that is accepted with the upload.",
             )
-            return
-        limit = settings.UPLOAD_MAX_BYTES if is_upload else BODY_MAX_BYTES
-        if _content_length(headers) > limit:
-            await _refuse_size(send, limit)
             return
         await self._counted(scope, receive, send, limit)
 
@@ -74,18 +77,6 @@ class BodyLimit:
 def _content_length(headers: dict[bytes, bytes]) -> int:
     text = headers.get(b"content-length", b"0")
     return int(text) if text.isdigit() else 0
-
-
-def _has_credential(headers: dict[bytes, bytes]) -> bool:
-    """Whether there is anything to authenticate by; whether it holds is for the API to judge."""
-    if headers.get(b"authorization"):
-        return True
-    cookie: SimpleCookie = SimpleCookie()
-    try:
-        cookie.load(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return False
-    return settings.SESSION_COOKIE_NAME in cookie
 
 
 async def _refuse_size(send: Send, limit: int) -> None:

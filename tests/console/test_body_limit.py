@@ -7,6 +7,7 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 
 from console.body_limit import BODY_MAX_BYTES, BodyLimit
+from console.upload_credential import is_credential_held
 
 CHUNK = 1 << 20
 
@@ -34,7 +35,11 @@ async def ask(
     reader = Reader()
     raw = [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
     scope = {"type": "http", "method": "POST", "path": path, "headers": raw}
-    talk = ApplicationCommunicator(BodyLimit(reader), scope)
+
+    def is_held(headers: Any) -> bool:
+        return headers.get(b"authorization") == b"Bearer known"
+
+    talk = ApplicationCommunicator(BodyLimit(reader, is_held=is_held), scope)
     for index in range(chunks):
         await talk.send_input(
             {"type": "http.request", "body": b"x" * CHUNK, "more_body": index < chunks - 1}
@@ -59,16 +64,40 @@ async def test_a_chunked_body_is_counted_on_the_fly() -> None:
 
 
 async def test_an_upload_may_be_large_but_not_anonymous(settings: Any) -> None:
-    path = "/api/v1/artifacts"
-    status, _, seen = await ask(path=path, chunks=20)
-    assert (status, seen) == (401, 0)
-    status, _, seen = await ask(path=path, chunks=20, headers={"Authorization": "Bearer x"})
-    assert (status, seen) == (200, 20 * CHUNK)
-    status, _, seen = await ask(path=path, chunks=20, headers={"Cookie": "a=b; sessionid=x"})
+    path, known = "/api/v1/artifacts", {"Authorization": "Bearer known"}
+    for stranger in ({}, {"Authorization": "Bearer forged"}):
+        status, _, seen = await ask(path=path, chunks=20, headers=stranger)
+        assert (status, seen) == (401, 0)
+    status, _, seen = await ask(path=path, chunks=20, headers=known)
     assert (status, seen) == (200, 20 * CHUNK)
     settings.UPLOAD_MAX_BYTES = 10 * CHUNK
-    status, _, seen = await ask(path=path, chunks=20, headers={"Authorization": "Bearer x"})
+    status, _, seen = await ask(path=path, chunks=20, headers=known)
     assert (status, seen) == (413, 10 * CHUNK)
+
+
+@pytest.mark.django_db
+def test_a_credential_is_held_while_it_lives(people: dict[str, Any], twins: Any) -> None:
+    from django.test import Client
+
+    from governance.access import principal_of
+    from governance.services.tokens import create_token, revoke_token
+
+    person = principal_of(people["operator"])
+    token, text = create_token(people["operator"], principal=person, name="test")
+    client = Client()
+    client.force_login(people["operator"])
+    session = client.cookies["sessionid"].value
+    bearer = {b"authorization": f"Bearer {text}".encode()}
+    cookie = {b"cookie": f"a=b; sessionid={session}".encode()}
+    assert is_credential_held(bearer)
+    assert is_credential_held(cookie)
+    revoke_token(token.uid, principal=person)
+    client.logout()
+    assert not is_credential_held(bearer)
+    assert not is_credential_held(cookie)
+    for header in (b"", b"Bearer ", b"Bearer x.y.z", b"Bearer \xff", b"Basic eDp5", b"Bearer"):
+        assert not is_credential_held({b"authorization": header})
+    assert not is_credential_held({b"cookie": b"sessionid="})
 
 
 @pytest.mark.parametrize("header", ["-1", "abc", "1e9"])

@@ -31,6 +31,8 @@ SVID_SECONDS = 10  # the shortest there may be, so that one can be seen to expir
 SOCKET_SECONDS = 30.0
 PIECE = b"\0" * MIB
 SPAN = export(span("00f067aa0ba902b7")).SerializeToString()
+# A download can only be broken off by raising, which the server logs for its operators.
+CHANGED_BLOB = re.compile(r"\nlineage\.registry\.base\.\w+: .*sha256:")
 AGENT = """
 apiVersion: orchestration.ai/v1
 kind: Agent
@@ -494,11 +496,10 @@ def test_after_all_that_no_log_has_a_traceback_and_the_tower_lands_its_goals(
 ) -> None:
     for approval in attacked.admin.insist("GET", "approvals?state=pending")["results"]:
         attacked.admin.answer(approval, grant=None)
-    for goal in attacked.admin.goals().values():
+    for goal in attacked.admin.goals().values():  # those that have landed already refuse
         attacked.team.ask("POST", f"goals/{goal['uid']}/cancel", b'{"reason": "the end"}')
     landed = {"Cancelled", "Exhausted", "Failed"}
     eventually(lambda: {g["phase"] for g in attacked.admin.goals().values()} <= landed)
     for name in ("web", "otlp", "worker"):
         text = (attacked.tower.data / "logs" / f"{name}.log").read_text(errors="replace")
-        found = text.find("Traceback")
-        assert found < 0, text[max(0, found - 500) : found + 3000]
+        assert [one for one in text.split("Traceback")[1:] if not CHANGED_BLOB.search(one)] == []
