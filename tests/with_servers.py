@@ -52,14 +52,20 @@ def find_redis() -> str:
 
 
 @contextlib.contextmanager
-def servers() -> Iterator[dict[str, str]]:
-    """Both servers running; yields the variables that point to them."""
+def servers(*, is_durable: bool = False) -> Iterator[dict[str, str]]:
+    """Both servers running; yields the variables that point to them.
+
+    Unless `is_durable`, PostgreSQL never waits for the disk: the database lives for minutes, and
+    a power cut fails the run anyway.
+    """
     postgres, redis = find_postgres(), find_redis()
     with tempfile.TemporaryDirectory(prefix="clearance-servers-") as name:
         directory = Path(name)
         with contextlib.ExitStack() as stack:
             yield {
-                "DATABASE_URL": stack.enter_context(_postgres(postgres, directory)),
+                "DATABASE_URL": stack.enter_context(
+                    _postgres(postgres, directory, is_durable=is_durable)
+                ),
                 "REDIS_URL": stack.enter_context(_redis(redis, directory)),
             }
 
@@ -75,7 +81,7 @@ def _unprivileged_user() -> str | None:
 
 
 @contextlib.contextmanager
-def _postgres(binaries: Path, directory: Path) -> Iterator[str]:
+def _postgres(binaries: Path, directory: Path, *, is_durable: bool) -> Iterator[str]:
     user, password, port = _unprivileged_user(), secrets.token_urlsafe(16), free_port()
     home = directory / "postgres"
     home.mkdir(mode=0o700)
@@ -85,13 +91,13 @@ def _postgres(binaries: Path, directory: Path) -> Iterator[str]:
         directory.chmod(0o711)  # so that the other user can reach its own directory
         shutil.chown(home, user)
         shutil.chown(password_file, user)
-    # No fsync: the database lives for minutes, and a power cut fails the run anyway.
     _finish(
         [str(binaries / "initdb"), "-D", str(home / "db"), "-U", "clearance", "-A", "scram-sha-256",
          "--pwfile", str(password_file), "--no-sync", "--encoding", "UTF8", "--locale", "C.UTF-8"],
         user=user, directory=home,
     )  # fmt: skip
-    options = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+    switches = ("fsync", "full_page_writes", "synchronous_commit")
+    options = {} if is_durable else dict.fromkeys(switches, "off")
     command = [str(binaries / "postgres"), "-D", str(home / "db"), "-k", str(home),
                "-h", "127.0.0.1", "-p", str(port),
                *(word for item in options.items() for word in ("-c", "=".join(item)))]  # fmt: skip
