@@ -20,6 +20,8 @@ class LiveFeed extends HTMLElement {
     this.last = null;
     this.pending = null;
     this.isClosing = false;
+    this.isSocketAlive = false;
+    this.polledAt = 0;
     this.open();
     this.watch = setInterval(() => this.judge(), 500);
     this.poll = setInterval(() => this.refresh(), POLL_MS);
@@ -44,7 +46,7 @@ class LiveFeed extends HTMLElement {
       if (this.isClosing) return;
       const wait = BACKOFF_MS[Math.min(this.attempts, BACKOFF_MS.length - 1)];
       this.attempts += 1;
-      this.isConnected_ = false;
+      this.isSocketAlive = false;
       setTimeout(() => this.open(), wait * (0.75 + Math.random() / 2));
     });
   }
@@ -52,7 +54,7 @@ class LiveFeed extends HTMLElement {
   hear(message) {
     this.heardAt = Date.now();
     this.attempts = 0;
-    this.isConnected_ = true;
+    this.isSocketAlive = true;
     const before = this.last;
     this.last = { epoch: message.epoch, seq: message.seq };
     const isGap = before && (before.epoch !== message.epoch || message.seq !== before.seq + 1);
@@ -69,10 +71,10 @@ class LiveFeed extends HTMLElement {
 
   judge() {
     const now = Date.now();
-    if (this.isConnected_ && now - this.heardAt < STALE_AFTER_MS) this.show("live");
+    if (this.isSocketAlive && now - this.heardAt < STALE_AFTER_MS) this.show("live");
     else if (this.polledAt && now - this.polledAt < STALE_AFTER_MS + 1500) this.show("polling");
     else if (this.heardAt || this.polledAt) {
-      const silent = Math.round((now - Math.max(this.heardAt, this.polledAt ?? 0)) / 1000);
+      const silent = Math.round((now - Math.max(this.heardAt, this.polledAt)) / 1000);
       this.show("stale", `stale: nothing heard for ${silent} s`);
     } else this.show("connecting");
   }
