@@ -46,7 +46,7 @@ from agents.services.identity import (
     renewal_claims,
     revoke_identity,
 )
-from governance.access import NotAllowed, NotVisible, within
+from governance.access import NotAllowed, NotVisible, narrowed_by, within
 from governance.domain import Permission
 from lineage.domain import ArtifactKind
 from lineage.models import Artifact, Edge
@@ -199,14 +199,12 @@ def used_by(attempt: Attempt) -> list[str]:
 
 @artifact_router.get("", response=list[ArtifactRow])
 @paginate(CursorPagination, ordering=("-created_at",))
-def list_artifacts(request: HttpRequest, kind: str = "", name: str = "") -> QuerySet[Artifact]:
+def list_artifacts(
+    request: HttpRequest, kind: str = "", name: str = "", namespace: str = ""
+) -> QuerySet[Artifact]:
     """Artifacts, newest first."""
     found = artifacts_within(_spaces(caller_of(request)))
-    if kind:
-        found = found.filter(kind=kind)
-    if name:
-        found = found.filter(name=name)
-    return found
+    return narrowed_by(found, kind=kind, name=name, namespace=namespace)
 
 
 @artifact_router.get("/{digest}", response=ArtifactOut)
@@ -344,13 +342,11 @@ def list_agents(request: HttpRequest, namespace: str = "") -> QuerySet[Agent]:
 @router.get("/attempts", response=list[AttemptOut])
 @paginate(CursorPagination, ordering=("-created_at",))
 def list_attempts(
-    request: HttpRequest, goal: UUID | None = None, state: str = ""
+    request: HttpRequest, goal: UUID | None = None, state: str = "", namespace: str = ""
 ) -> QuerySet[Attempt]:
     """Attempts, newest first."""
     found = visible_attempts(caller_of(request).person)
-    if goal is not None:
-        found = found.filter(goal_uid=goal)
-    return found.filter(state=state) if state else found
+    return narrowed_by(found, goal_uid=goal, state=state, namespace=namespace)
 
 
 def _visible_attempt(request: HttpRequest, uid: UUID) -> Attempt:

@@ -12,9 +12,7 @@ from pydantic import Field
 from agents.access import caller_of
 from agents.api import self_document
 from agents.domain.documents import load_documents
-from agents.domain.manifest import parse_agent
 from agents.domain.problems import FieldProblem, ManifestError
-from agents.services.registry import register_agent
 from goals.access import (
     get_operable_goal,
     get_visible_goal,
@@ -22,7 +20,7 @@ from goals.access import (
     visible_goals,
     visible_releases,
 )
-from goals.domain.manifest import GoalManifest, parse_goal
+from goals.domain.manifest import parse_goal
 from goals.domain.states import EntryKind, Unit
 from goals.models import Goal, LedgerEntry, Price, Release
 from goals.schemas import (
@@ -41,7 +39,6 @@ from goals.schemas import (
 )
 from goals.selectors import goal_resource, ledger_of, tasks_of
 from goals.services.apply import (
-    apply_goal,
     cancel_goal,
     check_goal,
     delete_goal,
@@ -50,6 +47,7 @@ from goals.services.apply import (
 )
 from goals.services.evidence import evidence_pack
 from goals.services.ledger import Source, account_of, post_entry
+from goals.services.manifests import AppliedDocument, apply_manifests, parse_documents
 from goals.services.planning import graph_document, preview_graph
 from goals.services.prices import set_price
 from goals.services.releases import (
@@ -59,7 +57,7 @@ from goals.services.releases import (
     rollback_release,
 )
 from goals.services.why import why
-from governance.access import NotVisible, Principal, within
+from governance.access import NotVisible, Principal, narrowed_by, within
 from governance.domain import EVERY_NAMESPACE, Permission
 from lineage.models import Edge
 from lineage.telemetry import get_telemetry
@@ -69,47 +67,15 @@ router = Router(tags=["goals"])
 
 
 @router.post("/apply", response=list[AppliedOut])
-def apply(request: HttpRequest, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Apply manifests (YAML or JSON, several documents) of kind Goal and Agent.
+def apply(request: HttpRequest, dry_run: bool = False) -> list[AppliedDocument]:
+    """Apply manifests (YAML or JSON, several documents) of kind Goal and Agent: all or none.
 
-    All of them are checked before the first takes effect.
+    Agents take effect before the Goals that name them, wherever they stand in the file. A dry run
+    answers the same and keeps nothing.
     """
     principal = caller_of(request).person
-    documents = load_documents(request.body)
-    parsed = [_parse(document, index) for index, document in enumerate(documents)]
-    return [_apply_one(manifest, principal, dry_run=dry_run) for manifest in parsed]
-
-
-def _parse(document: Any, index: int) -> Any:
-    kind = document.get("kind")
-    if kind == "Agent":
-        return parse_agent(document)
-    if kind == "Goal":
-        return parse_goal(document)
-    problem = FieldProblem("kind", f"document {index + 1}: must be Goal or Agent, not {kind!r}.")
-    raise ManifestError([problem])
-
-
-def _apply_one(manifest: Any, principal: Principal, *, dry_run: bool) -> dict[str, Any]:
-    kind = "Goal" if isinstance(manifest, GoalManifest) else "Agent"
-    row: dict[str, Any] = {
-        "kind": kind,
-        "namespace": manifest.namespace,
-        "name": manifest.name,
-        "uid": None,
-        "outcome": "checked",
-        "notes": list(getattr(manifest, "notes", ())),
-    }
-    principal.require(Permission.OPERATE, namespace=manifest.namespace)
-    if dry_run:
-        if isinstance(manifest, GoalManifest):
-            check_goal(manifest)
-        return row
-    if isinstance(manifest, GoalManifest):
-        applied = apply_goal(manifest, principal=principal)
-        return {**row, "uid": applied.goal.uid, "outcome": applied.outcome.value}
-    registered = register_agent(manifest, actor=principal.actor)
-    return {**row, "uid": registered.agent.uid, "outcome": registered.outcome.value}
+    manifests = parse_documents(load_documents(request.body))
+    return apply_manifests(manifests, principal=principal, is_dry_run=dry_run)
 
 
 @router.post("/plan")
@@ -290,14 +256,20 @@ def reserve(request: HttpRequest, payload: ReservationIn) -> Status[dict[str, An
 @router.get("/releases", response=list[ReleaseOut])
 @paginate(CursorPagination, ordering=("-created_at",))
 def list_releases(
-    request: HttpRequest, service: str = "", environment: str = "", goal: UUID | None = None
+    request: HttpRequest,
+    service: str = "",
+    environment: str = "",
+    namespace: str = "",
+    goal: UUID | None = None,
 ) -> QuerySet[Release]:
     """Releases, newest first."""
-    found = visible_releases(caller_of(request).person)
-    for name, value in {"service": service, "environment": environment, "goal_uid": goal}.items():
-        if value:
-            found = found.filter(**{name: value})
-    return found
+    return narrowed_by(
+        visible_releases(caller_of(request).person),
+        service=service,
+        environment=environment,
+        namespace=namespace,
+        goal_uid=goal,
+    )
 
 
 @router.get("/releases/current", response=ReleaseOut)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser, User
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 
 from governance.domain import (
     EVERY_NAMESPACE,
@@ -93,6 +94,14 @@ def within(principal: Principal, permission: Permission) -> Q:
     """A filter on `namespace` for everything the principal may see."""
     spaces = principal.namespaces(permission)
     return Q() if spaces is None else Q(namespace__in=spaces)
+
+
+RowT = TypeVar("RowT", bound=Model)
+
+
+def narrowed_by(rows: QuerySet[RowT], **filters: object) -> QuerySet[RowT]:
+    """Rows whose columns equal the filters that were given; an empty one asks for nothing."""
+    return rows.filter(**{name: value for name, value in filters.items() if value})
 
 
 def visible_approvals(principal: Principal) -> QuerySet[Approval]:

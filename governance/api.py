@@ -12,8 +12,10 @@ from ninja.pagination import CursorPagination, paginate
 
 from governance.access import (
     NotAllowed,
+    NotVisible,
     Principal,
     get_visible_approval,
+    narrowed_by,
     visible_approvals,
     visible_decisions,
     visible_records,
@@ -47,13 +49,11 @@ def _person(request: HttpRequest) -> Principal:
 @router.get("/approvals", response=list[ApprovalOut])
 @paginate(CursorPagination, ordering=("-created_at",))
 def list_approvals(
-    request: HttpRequest, state: str = "", goal: UUID | None = None
+    request: HttpRequest, state: str = "", namespace: str = "", goal: UUID | None = None
 ) -> QuerySet[Approval]:
     """Approvals, newest first."""
     found = visible_approvals(_person(request))
-    if state:
-        found = found.filter(state=state)
-    return found.filter(goal_uid=goal) if goal is not None else found
+    return narrowed_by(found, state=state, namespace=namespace, goal_uid=goal)
 
 
 @router.get("/approvals/{uid}", response=ApprovalOut)
@@ -96,36 +96,59 @@ def deny(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
 @router.get("/decisions", response=list[DecisionOut])
 @paginate(CursorPagination, ordering=("-at",))
 def list_decisions(
-    request: HttpRequest, goal: UUID | None = None, point: str = "", outcome: str = ""
+    request: HttpRequest,
+    goal: UUID | None = None,
+    point: str = "",
+    outcome: str = "",
+    namespace: str = "",
 ) -> QuerySet[Decision]:
     """Policy decisions, newest first."""
-    found = visible_decisions(_person(request))
-    for name, value in {"goal_uid": goal, "point": point, "outcome": outcome}.items():
-        if value:
-            found = found.filter(**{name: value})
-    return found
+    return narrowed_by(
+        visible_decisions(_person(request)),
+        goal_uid=goal,
+        point=point,
+        outcome=outcome,
+        namespace=namespace,
+    )
+
+
+def _visible_decision(request: HttpRequest, uid: UUID) -> Decision:
+    decision = visible_decisions(_person(request)).filter(pk=uid).first()
+    if decision is None:
+        raise NotVisible(f"There is no decision {uid} that you may see.")
+    return decision
+
+
+@router.get("/decisions/{uid}", response=DecisionOut)
+def get_decision(request: HttpRequest, uid: UUID) -> Decision:
+    """One decision."""
+    return _visible_decision(request, uid)
 
 
 @router.get("/decisions/{uid}/input")
 def decision_input(request: HttpRequest, uid: UUID) -> dict[str, Any]:
     """The exact input of a decision, as canonical JSON text."""
-    decision = visible_decisions(_person(request)).filter(pk=uid).first()
-    if decision is None:
-        raise NotAllowed(f"There is no decision {uid} that you may see.")
+    decision = _visible_decision(request, uid)
     return {"input_digest": decision.input_digest, "canonical": decision.input_canonical}
 
 
 @router.get("/journal", response=list[RecordOut])
 @paginate(CursorPagination, ordering=("-seq",))
 def list_records(
-    request: HttpRequest, goal: UUID | None = None, action: str = "", actor: str = ""
+    request: HttpRequest,
+    goal: UUID | None = None,
+    action: str = "",
+    actor: str = "",
+    namespace: str = "",
 ) -> QuerySet[JournalRecord]:
     """Journal records, newest first."""
-    found = visible_records(_person(request))
-    for name, value in {"goal_uid": goal, "action": action, "actor_id": actor}.items():
-        if value:
-            found = found.filter(**{name: value})
-    return found
+    return narrowed_by(
+        visible_records(_person(request)),
+        goal_uid=goal,
+        action=action,
+        actor_id=actor,
+        namespace=namespace,
+    )
 
 
 @router.get("/journal/checkpoints")
@@ -136,6 +159,15 @@ def list_checkpoints(request: HttpRequest) -> list[dict[str, Any]]:
         {"size": c.size, "root_hash": c.root_hash, "note": c.note, "created_at": c.created_at}
         for c in Checkpoint.objects.order_by("-size")[:100]
     ]
+
+
+@router.get("/journal/{int:seq}", response=RecordOut)
+def get_record(request: HttpRequest, seq: int) -> JournalRecord:
+    """One journal record by its number."""
+    record = visible_records(_person(request)).filter(pk=seq).first()
+    if record is None:
+        raise NotVisible(f"There is no record {seq} that you may see.")
+    return record
 
 
 @router.get("/bundles", response=list[BundleOut])

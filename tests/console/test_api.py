@@ -68,6 +68,23 @@ def test_apply_get_pause_and_the_same_again(tower: Tower) -> None:
     assert api.post("/goals/fast/pause").json()["status"]["desired"] == "pause"
 
 
+def test_a_file_is_applied_whole_or_not_at_all(tower: Tower) -> None:
+    from agents.models import Agent
+
+    api = api_of(tower, "operator")
+    agent, goal = manifests().split("---")
+    backwards = f"{goal}\n---\n{agent}"
+    dry = api.client.post(
+        "/api/v1/apply?dry_run=true", backwards, content_type="application/yaml"
+    ).json()
+    assert [row["outcome"] for row in dry] == ["created", "created"]
+    assert not Agent.objects.exists()
+    broken = f"{agent}\n---\n{goal.replace('[profiler]', '[profiler, ghost]')}"
+    assert api.apply(broken).status_code == 422
+    assert not Agent.objects.exists()
+    assert [row["kind"] for row in api.apply(backwards).json()] == ["Goal", "Agent"]
+
+
 def test_plan_shows_price_and_verdicts_and_keeps_nothing(tower: Tower) -> None:
     from governance.models import Decision
 
