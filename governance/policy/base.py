@@ -90,6 +90,28 @@ class RegoTestResult:
     duration_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class FileCoverage:
+    """Lines of one file (from 1) on which tests evaluated something, and where none did.
+
+    A covered line was reached; that is not to say that what stands on it came out true.
+    """
+
+    path: str
+    covered: tuple[int, ...]
+    missed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """The results of a bundle's tests, and their coverage where the engine counts it."""
+
+    __test__ = False  # for pytest, which takes the name for a test's
+
+    results: tuple[RegoTestResult, ...]
+    coverage: tuple[FileCoverage, ...] = ()
+
+
 class PolicyEngine(Protocol):
     """Evaluates Rego v0 and v1. Evaluation never raises for what a policy does: it denies."""
 
@@ -103,6 +125,9 @@ class PolicyEngine(Protocol):
 
     def run_tests(self, bundle: PolicyBundle) -> Sequence[RegoTestResult]:
         """Run every `test_*` rule of the bundle. Raises `PolicyError`."""
+
+    def cover_tests(self, bundle: PolicyBundle) -> TestRun:
+        """The same, and which lines the tests reached. Raises `PolicyError`."""
 
     def close(self) -> None:
         """End child processes; the engine may be used again afterwards."""

@@ -17,6 +17,7 @@ from governance.policy.base import (
     PolicyError,
     PolicyPoint,
     RegoTestResult,
+    TestRun,
     Verdict,
 )
 from governance.policy.child import LoadedPlan, content_key
@@ -104,6 +105,10 @@ class OpaPolicy:
     def run_tests(self, bundle: PolicyBundle) -> list[RegoTestResult]:
         """Run every `test_*` rule in the embedded engine. Raises `PolicyError`."""
         return self._parser.run_tests(bundle)
+
+    def cover_tests(self, bundle: PolicyBundle) -> TestRun:
+        """The same with coverage, in the embedded engine. Raises `PolicyError`."""
+        return self._parser.cover_tests(bundle)
 
     def close(self) -> None:
         """Close connections and the parser's children; the engine may be used again."""

@@ -13,10 +13,12 @@ from typing import Any
 
 from governance.policy.base import (
     Diagnostic,
+    FileCoverage,
     PolicyBundle,
     PolicyError,
     PolicyPoint,
     RegoTestResult,
+    TestRun,
     Verdict,
 )
 from governance.policy.child import (
@@ -84,18 +86,27 @@ class RegorusPolicy:
 
     def run_tests(self, bundle: PolicyBundle) -> list[RegoTestResult]:
         """Run every `test_*` rule; one that hangs or crashes fails alone. Raises `PolicyError`."""
-        results: list[RegoTestResult] = []
+        return list(self._run_tests(bundle, with_coverage=False).results)
+
+    def cover_tests(self, bundle: PolicyBundle) -> TestRun:
+        """The same with coverage; a test that hangs or crashes adds none. Raises `PolicyError`."""
+        return self._run_tests(bundle, with_coverage=True)
+
+    def _run_tests(self, bundle: PolicyBundle, *, with_coverage: bool) -> TestRun:
+        replies: list[dict[str, Any]] = []
         try:
             with self._sandbox() as sandbox:
                 plan = _load(sandbox, bundle, detail=True)
                 if plan.diagnostics:
                     raise PolicyError(_first_problem(plan))
                 tests = plan.answer["tests"]
-                while len(results) < len(tests):
-                    results += _run_some_tests(sandbox, bundle, tests[len(results) :])
+                while len(replies) < len(tests):
+                    rest = tests[len(replies) :]
+                    replies += _run_some_tests(sandbox, bundle, rest, with_coverage=with_coverage)
         except SandboxLost as lost:
             raise as_policy_error(lost) from lost
-        return results
+        results = [_test_result(*pair) for pair in zip(tests, replies, strict=True)]
+        return TestRun(tuple(results), _coverage(replies))
 
     def describe(self, bundle: PolicyBundle, *, prefix: str = "") -> LoadedPlan:
         """What is in the bundle: clauses, tests, and with `prefix` its text for OPA.
@@ -277,28 +288,53 @@ def _verdict(
 
 
 def _run_some_tests(
-    sandbox: SandboxProcess, bundle: PolicyBundle, tests: Sequence[Mapping[str, Any]]
-) -> list[RegoTestResult]:
-    """Results of the tests up to and with the first that ends the sandbox."""
+    sandbox: SandboxProcess,
+    bundle: PolicyBundle,
+    tests: Sequence[Mapping[str, Any]],
+    *,
+    with_coverage: bool,
+) -> list[dict[str, Any]]:
+    """Replies to the tests up to and with the first that ends the sandbox."""
     plan = _load(sandbox, bundle)
     items = [json.dumps(test["rule"]).encode() for test in tests]
     replies: list[dict[str, Any]] = []
-    request = {"op": "test", "bundle": plan.key, "count": len(items), "each": True}
+    request = {
+        "op": "test",
+        "bundle": plan.key,
+        "count": len(items),
+        "each": True,
+        "coverage": with_coverage,
+    }
     try:
         sandbox.exchange(request, items, replies=replies, expected=len(items))
     except SandboxLost as lost:
         replies.append({"passed": False, "text": f"{lost.error}: {lost.text}", "seconds": 0.0})
-    return [
-        RegoTestResult(
-            rule=test["rule"],
-            path=test["path"],
-            line=test["line"],
-            passed=reply["passed"],
-            text=reply["text"],
-            duration_seconds=reply["seconds"],
-        )
-        for test, reply in zip(tests, replies, strict=False)
-    ]
+    return replies
+
+
+def _test_result(test: Mapping[str, Any], reply: Mapping[str, Any]) -> RegoTestResult:
+    return RegoTestResult(
+        rule=test["rule"],
+        path=test["path"],
+        line=test["line"],
+        passed=reply["passed"],
+        text=reply["text"],
+        duration_seconds=reply["seconds"],
+    )
+
+
+def _coverage(replies: Sequence[Mapping[str, Any]]) -> tuple[FileCoverage, ...]:
+    """The union over all tests: a line is missed when no test reached it."""
+    covered: dict[str, set[int]] = {}
+    known: dict[str, set[int]] = {}
+    for reply in replies:
+        for path, (reached, missed) in reply.get("lines", {}).items():
+            covered.setdefault(path, set()).update(reached)
+            known.setdefault(path, set()).update(reached, missed)
+    return tuple(
+        FileCoverage(path, tuple(sorted(covered[path])), tuple(sorted(lines - covered[path])))
+        for path, lines in sorted(known.items())
+    )
 
 
 def _deny_rest(verdicts: list[Verdict | None], lost: SandboxLost) -> None:

@@ -246,11 +246,15 @@ def judge_document(
         answer["hits"].append([index, json.loads(value)])
 
 
-def run_test(bundle: LoadedBundle, payload: bytes) -> dict[str, Any]:
+def run_test(
+    bundle: LoadedBundle, payload: bytes, *, with_coverage: bool = False
+) -> dict[str, Any]:
     """Evaluate one test rule; it passes when it is true."""
     started = time.perf_counter()
     engine = bundle.test_engine.clone()
     engine.set_input({})
+    if with_coverage:
+        engine.set_enable_coverage(True)
     try:
         value = engine.eval_rule_as_json(f"data.{json.loads(payload)}")
         passed = value not in (_UNDEFINED, "false")
@@ -258,7 +262,22 @@ def run_test(bundle: LoadedBundle, payload: bytes) -> dict[str, Any]:
     except RuntimeError as error:
         where = diagnostic(error, bundle.syntaxes)
         passed, text = False, f"{where['text']} (at {where['path']}:{where['line']})"
-    return {"passed": passed, "text": text, "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    answer = {"passed": passed, "text": text, "seconds": seconds}
+    return {**answer, "lines": covered_lines(bundle, engine)} if with_coverage else answer
+
+
+def covered_lines(bundle: LoadedBundle, engine: Any) -> dict[str, list[list[int]]]:
+    """By path: the author's lines on which something was evaluated, and those where nothing was."""
+    syntaxes = {syntax.path: syntax for syntax in bundle.syntaxes}
+    return {
+        file["path"]: [
+            [syntaxes[file["path"]].line(line) for line in file[kind]]
+            for kind in ("covered", "not_covered")
+        ]
+        for file in json.loads(engine.get_coverage_report_as_json())["files"]
+        if file["path"] in syntaxes
+    }
 
 
 def unknown_functions(bundle: LoadedBundle) -> list[dict[str, Any]]:
@@ -375,7 +394,7 @@ class Sandbox:
         self, bundle: LoadedBundle, request: Mapping[str, Any], payload: bytes
     ) -> dict[str, Any]:
         if request["op"] == "test":
-            return run_test(bundle, payload)
+            return run_test(bundle, payload, with_coverage=request["coverage"])
         return judge(bundle, PolicyPoint(request["point"]), payload)
 
     def _limit_cpu(self) -> None:
