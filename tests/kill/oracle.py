@@ -2,7 +2,8 @@
 
 Run with the tower's environment while its telemetry store answers. Prints one JSON object:
 `problems` (empty when every invariant holds) and `counts` of what was looked at, so that a judge
-that saw nothing is noticed.
+that saw nothing is noticed. KILL_CHECKS names the checks to run, all by default; KILL_SECRETS is a
+JSON list of further secrets.
 """
 
 import base64
@@ -303,7 +304,9 @@ def main() -> int:
         "logs": len(logs()),
         "secrets": len(_kept_secrets()),
     }
-    problems = [f"{check.__name__}: {problem}" for check in CHECKS for problem in check()]
+    wanted = os.environ.get("KILL_CHECKS", "").split()
+    checks = [check for check in CHECKS if not wanted or check.__name__ in wanted]
+    problems = [f"{check.__name__}: {problem}" for check in checks for problem in check()]
     states = Counter(f"{goal.phase} {goal.landing_reason}".strip() for goal in Goal.objects.all())
     ends = Counter(f"{one.state} {one.reason}".strip() for one in Attempt.objects.all())
     print(json.dumps({"problems": problems, "counts": counts, "goals": states, "attempts": ends}))

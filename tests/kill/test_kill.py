@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -198,6 +200,7 @@ def test_whatever_is_killed_nothing_is_lost_and_nothing_happens_twice(
     assert all(report["counts"].values()), report["counts"]
     check_packs(admin, tmp_path)
     check_end(tower)
+    check_judge(tower, tmp_path / "tampered")
 
 
 def land(tower: RealTower, operators: Operators) -> None:
@@ -222,12 +225,12 @@ def land(tower: RealTower, operators: Operators) -> None:
     assert phases["afterwards"] == "Satisfied", admin.goals()["afterwards"]
 
 
-def judge(tower: RealTower, secrets: list[str]) -> dict[str, Any]:
+def judge(tower: RealTower, secrets: list[str], **variables: str) -> dict[str, Any]:
     """What the oracle says of the rows, the cluster, the store and the logs."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.kill.oracle"],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**tower.environment, "KILL_SECRETS": json.dumps(secrets)},
+        env={**tower.environment, "KILL_SECRETS": json.dumps(secrets), **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -258,6 +261,34 @@ def check_end(tower: RealTower) -> None:
     said = tower.said()
     assert said.count(admin_password(tower)) == 1
     assert "Traceback" not in said
+
+
+# What must not happen, done by hand to a copy of the tower's state, by the check that must see it.
+TAMPERED = {
+    "goals": "UPDATE goals_goal SET phase = 'Running' WHERE phase = 'Exhausted'",
+    "approvals": "UPDATE goals_ledgerentry SET approval_uid = NULL WHERE kind = 'grant'",
+    "releases": "UPDATE goals_release SET number = 9 WHERE number = 1",
+    "identities": "UPDATE agents_jointoken SET used_at = NULL",
+    "journal": "UPDATE governance_journalrecord SET hash = leaf_hash WHERE seq = 5",
+}
+
+
+def check_judge(tower: RealTower, folder: Path) -> None:
+    """The control: on a state that was tampered with, each check finds something."""
+    for name in ("keys", "logs"):
+        shutil.copytree(tower.data / name, folder / name)
+    database = folder / "clearance.sqlite3"
+    shutil.copy(tower.data / database.name, database)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        for change in TAMPERED.values():
+            assert connection.execute(change).rowcount > 0, change
+        connection.commit()
+    with (folder / "logs" / "web.log").open("a") as log:
+        log.write((folder / "keys" / "secret_key").read_text())
+    checks = {"secrets", *TAMPERED}
+    variables = {"CLEARANCE_DATA": str(folder), "KILL_CHECKS": " ".join(checks)}
+    found = judge(tower, [], **variables)["problems"]
+    assert {problem.partition(":")[0] for problem in found} == checks
 
 
 def _read(path: Path) -> bytes:
