@@ -83,7 +83,7 @@ class MemoryPolicy:
         return list(self._tests.get(bundle.digest, ()))
 
     def cover_tests(self, bundle: PolicyBundle) -> TestRun:
-        """The scripted results; nothing is evaluated, so no line is covered. Raises `PolicyError`."""
+        """The scripted results, without lines: nothing is evaluated. Raises `PolicyError`."""
         return TestRun(tuple(self.run_tests(bundle)))
 
     def close(self) -> None:
