@@ -1,6 +1,8 @@
 """One journey in a real browser against the real tower: ask, run, stop, grant less, resume."""
 
 import json
+import subprocess
+import sys
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -89,7 +91,7 @@ def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_
     olivia.sees("limit reached")
 
     avery = person(browser, url, screen=PHONE).sign_in("avery")
-    avery.page.get_by_role("link", name="Approvals").click()
+    avery.page.locator(".main-nav").get_by_role("link", name="Approvals").click()
     avery.page.locator(".card-link").click()  # the first of three interactions
     avery.sees("4.0 GPU-seconds")
     avery.page.get_by_label("Grant").fill("3")
@@ -110,9 +112,14 @@ def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_
         olivia.page.get_by_role("link", name="Evidence pack").click()
     path = tmp_path / "pack.zip"
     pack.value.save_as(path)
-    assert "verify.py" in " ".join(zipfile.ZipFile(path).namelist())
+    zipfile.ZipFile(path).extract("verify.py", tmp_path)
+    verdict = subprocess.run(
+        [sys.executable, "-I", "verify.py", str(path)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert verdict.returncode == 0, verdict.stdout + verdict.stderr
 
-    avery.page.get_by_role("link", name="Approvals").click()
+    avery.page.locator(".main-nav").get_by_role("link", name="Approvals").click()
     avery.page.locator(".card-link").click()
     avery.page.get_by_label("Reason").fill("It does not converge.")
     avery.page.get_by_role("button", name="Deny").click()
@@ -146,6 +153,8 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
     reached = set()
     for _ in range(20):
         olivia.page.keyboard.press("Tab")
+        if olivia.page.evaluate("document.activeElement === document.body"):
+            break  # past the last of them, out of the page
         reached.add(olivia.page.evaluate("document.activeElement.textContent.trim()"))
         style = olivia.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert style != "none"
