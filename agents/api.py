@@ -13,7 +13,7 @@ from ninja import Query, Router, Schema, Status
 from ninja.pagination import CursorPagination, paginate
 from pydantic import Field
 
-from agents.access import Caller, caller_of
+from agents.authentication import Caller, caller_of
 from agents.cluster import get_cluster
 from agents.identity import get_trust_domain
 from agents.models import Agent, Attempt

@@ -14,8 +14,8 @@ import rfc8785
 
 from lineage.evidence.base import PackContents, PackedRecord
 from lineage.evidence.inspect import inspect_pack
-from lineage.evidence.merkle import MerkleTree, leaf_hash
 from lineage.evidence.pack import write_pack
+from lineage.merkle import MerkleTree, leaf_hash
 from lineage.signing.keys import DEFAULT_ISSUER
 from lineage.signing.local import LocalSigner
 

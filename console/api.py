@@ -14,7 +14,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
-from agents.access import BearerCredential, SessionCredential, Unauthenticated
+from agents.authentication import BearerCredential, SessionCredential, Unauthenticated
 from agents.api import artifact_router, evidence_router, identity_router
 from agents.api import router as agents_router
 from agents.cluster.base import ClusterError

@@ -9,7 +9,7 @@ from django.contrib.auth import SESSION_KEY
 from django.db import close_old_connections
 from django.http import HttpRequest
 
-from agents.access import BearerCredential, Unauthenticated
+from agents.authentication import BearerCredential, Unauthenticated
 from agents.services.identity import IdentityNotAvailable, IdentityRefused
 
 BEARER = "bearer "

@@ -9,8 +9,8 @@ from ninja import Router, Status
 from ninja.pagination import CursorPagination, paginate
 from pydantic import Field
 
-from agents.access import caller_of
 from agents.api import self_document
+from agents.authentication import caller_of
 from agents.domain.documents import load_documents
 from agents.domain.problems import FieldProblem, ManifestError
 from goals.access import (

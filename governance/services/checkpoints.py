@@ -6,7 +6,7 @@ import threading
 from django.db import IntegrityError, transaction
 
 from governance.models import Checkpoint, JournalRecord
-from lineage.evidence.merkle import MerkleTree
+from lineage.merkle import MerkleTree
 from lineage.signing import get_signer
 from lineage.signing.base import Signer
 

@@ -32,9 +32,9 @@ from lineage.evidence.base import (
     UNSEALED,
     checked_name,
 )
-from lineage.evidence.merkle import leaf_hash, root_from_leaves, verify_consistency
 from lineage.evidence.pack import parse_checkpoint
 from lineage.evidence.strict_json import canonical_object, strict_object
+from lineage.merkle import leaf_hash, root_from_leaves, verify_consistency
 from lineage.signing.base import Signer
 from lineage.signing.notes import NoteVerifier
 from lineage.signing.verification import BundleVerifier

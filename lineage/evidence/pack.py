@@ -31,8 +31,8 @@ from lineage.evidence.base import (
     checked_document,
     checked_name,
 )
-from lineage.evidence.merkle import leaf_hash, root_from_leaves
 from lineage.evidence.verify_text import verify_instructions
+from lineage.merkle import leaf_hash, root_from_leaves
 from lineage.signing.base import Signer
 
 # The verifier is a file of this package and goes into every pack byte for byte.

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineage.evidence.merkle import (
+from lineage.merkle import (
     completed_nodes,
     inclusion_path,
     leaf_hash,

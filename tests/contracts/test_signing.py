@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from lineage.evidence.merkle import MerkleTree, leaf_hash
+from lineage.merkle import MerkleTree, leaf_hash
 from lineage.signing import open_signer
 from lineage.signing.base import (
     Signer,

@@ -36,7 +36,7 @@ from goals.services.ledger import is_balanced  # noqa: E402
 from governance.domain import ApprovalState  # noqa: E402
 from governance.models import Approval, Checkpoint, JournalHead, JournalRecord  # noqa: E402
 from governance.services.journal import GENESIS_HASH, LEAF_PREFIX  # noqa: E402
-from lineage.evidence.merkle import MerkleTree  # noqa: E402
+from lineage.merkle import MerkleTree  # noqa: E402
 from lineage.telemetry import get_telemetry  # noqa: E402
 
 DECIDED = {"approval.approved", "approval.denied", "approval.expired", "approval.voided"}

@@ -28,9 +28,9 @@ from lineage.evidence.base import (
     SignedFile,
 )
 from lineage.evidence.inspect import PackReport, inspect_pack
-from lineage.evidence.merkle import MerkleTree, leaf_hash, verify_inclusion
 from lineage.evidence.pack import build_pack, write_pack
 from lineage.evidence.verify import Bundle, Failed, TrustedRoot, verify
+from lineage.merkle import MerkleTree, leaf_hash, verify_inclusion
 from lineage.signing.base import Signer
 from lineage.signing.keys import DEFAULT_ISSUER
 from lineage.signing.memory import MemorySigner

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lineage.evidence.merkle import (
+from lineage.merkle import (
     EMPTY_ROOT,
     MerkleTree,
     leaf_hash,

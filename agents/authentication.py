@@ -1,4 +1,4 @@
-"""From a request's credential to who is asking: a person, a person's token, or an attempt."""
+"""From the credential of a request to who asks: a person, their token, or an attempt."""
 
 from dataclasses import dataclass
 
