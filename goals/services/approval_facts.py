@@ -167,7 +167,7 @@ def _causal_path(goal: Goal) -> str | None:
 
 def _span_text(span: Span) -> str:
     if span.confidence is not None:
-        return f"{span.name} (confidence {span.confidence:g})"
+        return f"{span.name} (confidence {span.confidence:.3g})"
     return span.name
 
 
