@@ -19,6 +19,7 @@ from django.db import connection
 from django.db.models import DateTimeField, ExpressionWrapper, F, Q, QuerySet
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from goals.models import Goal
 from governance.services.journal import journaled
@@ -76,9 +77,11 @@ def renew_lease(lease: Lease) -> None:
         raise LeaseLost(f"epoch {lease.epoch} of Goal {lease.goal_uid} is over")
 
 
-def release_lease(lease: Lease) -> None:
-    """Give the lease back; somebody else's is left alone."""
-    _held(lease).update(lease_owner="", lease_expires_at=None)
+def release_lease(lease: Lease, *, again_in: dt.timedelta = dt.timedelta(0)) -> None:
+    """Give the lease back and say when to look again; somebody else's is left alone."""
+    _held(lease).update(
+        lease_owner="", lease_expires_at=None, reconcile_after=timezone.now() + again_in
+    )
 
 
 def break_lease(goal_uid: UUID) -> None:

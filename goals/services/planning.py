@@ -1,5 +1,6 @@
 """Plan and judge: from a spec to a task graph, to a verdict on every node of it."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -135,13 +136,18 @@ def pod_template(
 
 
 def judge_graph(document: Mapping[str, Any], *, goal: Goal, digest: str) -> Judgement:
-    """Judge the whole graph and every workload in it; nothing is recorded yet."""
+    """Judge the whole graph and every workload in it; nothing is recorded yet.
+
+    Raises `ClusterError`s.
+    """
     where: dict[str, Any] = {
         "namespace": goal.namespace,
         "goal_uid": goal.uid,
         "graph_digest": digest,
     }
-    whole = evaluate(Case(PolicyPoint.GRAPH, **where), [_graph_subject(document, digest, goal)])
+    # A cluster that does not answer is waited for: a hiccup is no reason to deny a Goal for ever.
+    subject = _graph_subject(document, digest, goal.requested_by, _gpu_counts())
+    whole = evaluate(Case(PolicyPoint.GRAPH, **where), [subject])
     each = evaluate(Case(PolicyPoint.WORKLOAD, **where), _pod_subjects(document))
     return _joined(whole, each)
 
@@ -149,7 +155,10 @@ def judge_graph(document: Mapping[str, Any], *, goal: Goal, digest: str) -> Judg
 def preview_graph(graph: TaskGraph, *, requested_by: str) -> Judgement:
     """What policy would say of a graph now; nothing is recorded."""
     document = graph.document()
-    subject = _graph_subject(document, graph.digest, None, requested_by=requested_by)
+    gpus: tuple[int | None, int | None] = (None, None)
+    with contextlib.suppress(ClusterError):  # unknown: a rule that needs the numbers says so
+        gpus = _gpu_counts()
+    subject = _graph_subject(document, graph.digest, requested_by, gpus)
     whole = preview(PolicyPoint.GRAPH, [subject])
     each = preview(PolicyPoint.WORKLOAD, _pod_subjects(document))
     return _joined(whole, each)
@@ -160,10 +169,12 @@ def _joined(whole: Judgement, each: Judgement) -> Judgement:
 
 
 def _graph_subject(
-    document: Mapping[str, Any], digest: str, goal: Goal | None, *, requested_by: str = ""
+    document: Mapping[str, Any],
+    digest: str,
+    requested_by: str,
+    gpus: tuple[int | None, int | None],
 ) -> Subject:
-    name = goal.requested_by if goal else requested_by
-    return Subject("graph", digest, graph_input(document, requested_by=name))
+    return Subject("graph", digest, graph_input(document, requested_by=requested_by, gpus=gpus))
 
 
 def _pod_subjects(document: Mapping[str, Any]) -> list[Subject]:
@@ -180,14 +191,20 @@ def _pod_subjects(document: Mapping[str, Any]) -> list[Subject]:
     ]
 
 
-def graph_input(document: Mapping[str, Any], *, requested_by: str) -> dict[str, Any]:
-    """What policy sees of a graph: the document plus the state of the cluster."""
-    total = in_use = None
-    try:
-        gpus = get_cluster().gpus()
-        total, in_use = len(gpus), sum(1 for gpu in gpus if gpu.held_by)
-    except ClusterError:
-        pass  # unknown: a rule that needs the numbers is undefined without them
+def _gpu_counts() -> tuple[int, int]:
+    """GPUs there are and GPUs in use. Raises `ClusterError`s."""
+    gpus = get_cluster().gpus()
+    return len(gpus), sum(1 for gpu in gpus if gpu.held_by)
+
+
+def graph_input(
+    document: Mapping[str, Any],
+    *,
+    requested_by: str,
+    gpus: tuple[int | None, int | None] = (None, None),
+) -> dict[str, Any]:
+    """What policy sees of a graph: the document plus GPUs in all and in use, None if unknown."""
+    total, in_use = gpus
     return {
         "goal": {
             **document["goal"],

@@ -185,10 +185,7 @@ def _say_going_on(goal: Goal, lease: Lease) -> None:
 def _leave(lease: Lease, delay_seconds: float) -> None:
     """Say when to look again and give the lease back; what cannot be said expires by itself."""
     try:
-        Goal.objects.filter(pk=lease.goal_uid, epoch=lease.epoch).update(
-            reconcile_after=timezone.now() + dt.timedelta(seconds=delay_seconds)
-        )
-        release_lease(lease)
+        release_lease(lease, again_in=dt.timedelta(seconds=delay_seconds))
     except DatabaseError as error:
         logger.warning("lease of %s not given back: %s", lease.goal_uid, error)
 

@@ -134,18 +134,27 @@ def watch_attempts(goal: Goal, lease: Lease, *, cluster: Cluster | None = None) 
     for attempt in attempts.select_related("agent"):
         try:
             _watch(goal, attempt, lease, cluster)
+            if attempt.desired != DesiredState.STOPPED:
+                shortage = _extend(goal, attempt, lease, cluster) or shortage
         except ClusterUnavailable:
             raise
         except ClusterError as error:
             trouble = trouble or error
             any_active = True
             continue
-        if attempt.desired != DesiredState.STOPPED:
-            shortage = top_up(goal, attempt, lease) or shortage
         any_active = any_active or not attempt.is_finished
     if trouble is not None:
         raise trouble
     return Outlook(shortage, any_active)
+
+
+def _extend(goal: Goal, attempt: Attempt, lease: Lease, cluster: Cluster) -> Shortage | None:
+    """Top an attempt's allowance up and let the cluster know at once."""
+    allowed = attempt.gpu_allowance_ms
+    shortage = top_up(goal, attempt, lease)
+    if attempt.gpu_allowance_ms > allowed:
+        cluster.set_gpu_allowance(attempt.workload, attempt.gpu_allowance_ms)
+    return shortage
 
 
 def _watch(goal: Goal, attempt: Attempt, lease: Lease, cluster: Cluster) -> None:

@@ -96,6 +96,7 @@ def drive(tower: Any, goal: Goal) -> None:
         except Killed:
             continue
         goal.refresh_from_db()
+        expire_lease(goal)  # one that could not be given back
         if goal.landed_at is not None:
             return
         condition = next((c for c in goal.conditions if c["type"] == "Reconciled"), None)
