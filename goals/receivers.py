@@ -1,10 +1,12 @@
-"""What goals do at news from governance: an answer takes effect in its own transaction."""
+"""What goals do at news from governance, and what they answer when it asks."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from goals.events import hint_on_commit, ring_on_commit
-from goals.models import Goal
+from goals.models import Account, Goal
 from goals.services.lease import break_lease
 from goals.services.releases import apply_release_answer
 from goals.services.throttle import apply_budget_answer, apply_graph_answer
@@ -28,3 +30,14 @@ def apply_answer(sender: object, *, approval: Approval, actor: Actor, **_: Any) 
             apply_graph_answer(approval, goal, request)
         ring_on_commit(goal.uid)
     hint_on_commit(goal_uid=approval.goal_uid, namespace=approval.namespace, topic="approval")
+
+
+def tell_spend(
+    sender: object, *, goal_uids: Iterable[UUID], **_: Any
+) -> dict[UUID, dict[str, int]]:
+    """What each of these Goals has settled, by unit of its budget."""
+    found: dict[UUID, dict[str, int]] = {}
+    settled = Account.objects.filter(goal_id__in=list(goal_uids), settled__gt=0)
+    for goal_uid, unit, amount in settled.values_list("goal_id", "unit", "settled"):
+        found.setdefault(goal_uid, {})[unit] = amount
+    return found

@@ -128,6 +128,9 @@ class Decision(models.Model):
         indexes = [
             models.Index(fields=["namespace", "-at"]),
             models.Index(fields=["subject_kind", "subject_id"]),
+            models.Index(fields=["point", "-at"]),  # inputs to try a policy on, and its replay
+            # Hits of each version, counted without reading a decision's input.
+            models.Index(fields=["bundle_name", "bundle_digest", "outcome", "namespace"]),
         ]
 
     def __str__(self) -> str:
