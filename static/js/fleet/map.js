@@ -1,0 +1,345 @@
+/* The map: camera, pointer and keys, names of groups and agents over the points. */
+
+import { CanvasRenderer } from "./canvas.js";
+import { layOut, tally } from "./layout.js";
+import { readPalette } from "./palette.js";
+import { STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
+import { WebglRenderer } from "./webgl.js";
+
+const MARGIN = 12; // pixels around the whole
+const LEAST_SCALE = 0.5; // pixels a cell
+const MOST_SCALE = 120;
+const FIT_MOST = 34; // few agents are not blown up
+const NAMES_FROM = 46; // pixels a cell from which agents have names
+const BLOCKS_BELOW = 2.6; // below it a group is a block of its states
+const RELAYOUT_MS = 500;
+const FLASH_MS = 1600;
+const CLICK_PIXELS = 5;
+const NAME_PIXELS = 12; // least height of a group's name
+
+export class FleetMap {
+  /** `picked(slot)` when a person chose an agent, -1 for none; `opened(slot)` at Enter. */
+  constructor(host, store, { picked, opened }) {
+    this.host = host;
+    this.store = store;
+    this.picked = picked;
+    this.opened = opened;
+    this.points = host.querySelector(".map-points");
+    this.labels = host.querySelector(".map-labels");
+    this.words = this.labels.getContext("2d");
+    this.camera = { x: 0, y: 0, scale: 10, width: 1, height: 1, ratio: 1 };
+    this.isFitted = true;
+    this.slots = new Uint32Array(0);
+    this.selected = -1;
+    this.by = "goal";
+    this.times = []; // script milliseconds of the last frames
+    this.motion = matchMedia("(prefers-reduced-motion: no-preference)");
+    this.renderer = this.makeRenderer();
+    this.palette = readPalette(host);
+    this.listen();
+    this.resize();
+  }
+
+  makeRenderer() {
+    if (this.host.dataset.renderer !== "canvas") {
+      try {
+        return new WebglRenderer(this.points);
+      } catch {
+        this.points.replaceWith((this.points = this.points.cloneNode(false)));
+      }
+    }
+    this.host.dataset.renderer = "canvas";
+    return new CanvasRenderer(this.points);
+  }
+
+  listen() {
+    new ResizeObserver(() => this.resize()).observe(this.host);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.repaint());
+    this.points.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    this.points.addEventListener("webglcontextrestored", () => {
+      this.renderer = this.makeRenderer();
+      this.show(this.slots, this.by);
+    });
+    this.host.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    this.host.addEventListener("pointerdown", (event) => this.press(event));
+    this.host.addEventListener("pointermove", (event) => this.move(event));
+    this.host.addEventListener("pointerup", (event) => this.release(event));
+    this.host.addEventListener("pointercancel", () => (this.pressed = null));
+    this.host.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  repaint() {
+    this.palette = readPalette(this.host);
+    this.draw();
+  }
+
+  resize() {
+    const box = this.host.getBoundingClientRect();
+    const ratio = Math.min(devicePixelRatio || 1, 2);
+    Object.assign(this.camera, { width: Math.max(box.width, 1), height: Math.max(box.height, 1), ratio });
+    for (const canvas of [this.points, this.labels]) {
+      canvas.width = Math.round(this.camera.width * ratio);
+      canvas.height = Math.round(this.camera.height * ratio);
+    }
+    this.show(this.slots, this.by);
+  }
+
+  /** Lay these slots out anew, grouped by a column. */
+  show(slots, by) {
+    this.slots = slots;
+    this.by = by;
+    this.laidOutAt = performance.now();
+    this.layout = layOut(this.store, slots, by, {
+      width: this.camera.width - 2 * MARGIN,
+      height: this.camera.height - 2 * MARGIN,
+      namePixels: NAME_PIXELS,
+    });
+    const places = new Float32Array(slots.length * 2);
+    this.layout.order.forEach((slot, i) => {
+      places[2 * i] = this.layout.xs[slot];
+      places[2 * i + 1] = this.layout.ys[slot];
+    });
+    this.renderer.setPlaces(places);
+    if (this.isFitted) this.fit();
+    this.changed();
+  }
+
+  /** The same slots as before, soon: laying 10,000 out costs too much to do at each frame. */
+  showSoon(make) {
+    if (this.waiting) return;
+    const wait = Math.max(RELAYOUT_MS - (performance.now() - (this.laidOutAt ?? -RELAYOUT_MS)), 0);
+    this.waiting = setTimeout(() => {
+      this.waiting = null;
+      this.show(make(), this.by);
+    }, wait);
+  }
+
+  /** States have changed: tell the renderer and draw. */
+  changed() {
+    const began = performance.now();
+    const { store } = this;
+    const { order } = this.layout;
+    const looks = new Uint8Array(order.length * 4);
+    const flashed = new Float32Array(order.length);
+    for (let i = 0; i < order.length; i += 1) {
+      const slot = order[i];
+      looks[4 * i] = store.state[slot];
+      looks[4 * i + 1] = store.kind[slot];
+      looks[4 * i + 2] = slot === this.selected ? 1 : 0;
+      flashed[i] = this.motion.matches ? store.flashed[slot] : 0;
+    }
+    this.renderer.setLooks(looks, flashed);
+    this.movesUntil = this.motion.matches ? performance.now() + FLASH_MS : 0;
+    this.spent = performance.now() - began;
+    this.draw();
+  }
+
+  draw() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      const began = performance.now();
+      this.renderer.draw(this.camera, this.palette, began);
+      const isNew = this.spent !== undefined || this.isMoved;
+      if (isNew) this.drawLabels();
+      this.isMoved = false;
+      this.times.push(performance.now() - began + (this.spent ?? 0));
+      if (this.times.length > 600) this.times.shift();
+      this.spent = undefined;
+      if (performance.now() < (this.movesUntil ?? 0) && !document.hidden) this.draw();
+    });
+  }
+
+  fit() {
+    const { camera, layout } = this;
+    const scale = Math.min(
+      (camera.width - 2 * MARGIN) / layout.width,
+      (camera.height - 2 * MARGIN) / layout.height,
+      FIT_MOST,
+    );
+    camera.scale = Math.max(scale, LEAST_SCALE);
+    camera.x = -MARGIN / camera.scale;
+    camera.y = -MARGIN / camera.scale;
+    this.isFitted = true;
+    this.isMoved = true;
+    this.draw();
+  }
+
+  zoom(factor, x = this.camera.width / 2, y = this.camera.height / 2) {
+    const { camera } = this;
+    const scale = Math.min(Math.max(camera.scale * factor, LEAST_SCALE), MOST_SCALE);
+    camera.x += x / camera.scale - x / scale;
+    camera.y += y / camera.scale - y / scale;
+    camera.scale = scale;
+    this.isFitted = false;
+    this.isMoved = true;
+    this.draw();
+  }
+
+  wheel(event) {
+    if (!event.ctrlKey && !event.metaKey && document.activeElement !== this.host) return; // the page scrolls
+    event.preventDefault();
+    this.zoom(Math.exp(-event.deltaY * 0.0022), event.offsetX, event.offsetY);
+  }
+
+  press(event) {
+    if (event.button !== 0) return;
+    this.pressed = { x: event.clientX, y: event.clientY, isDrag: false };
+    this.host.setPointerCapture(event.pointerId);
+  }
+
+  move(event) {
+    if (!this.pressed) return;
+    const dx = event.clientX - this.pressed.x;
+    const dy = event.clientY - this.pressed.y;
+    if (!this.pressed.isDrag && Math.hypot(dx, dy) < CLICK_PIXELS) return;
+    Object.assign(this.pressed, { x: event.clientX, y: event.clientY, isDrag: true });
+    this.camera.x -= dx / this.camera.scale;
+    this.camera.y -= dy / this.camera.scale;
+    this.isFitted = false;
+    this.isMoved = true;
+    this.draw();
+  }
+
+  release(event) {
+    const wasClick = this.pressed && !this.pressed.isDrag;
+    this.pressed = null;
+    if (wasClick) this.picked(this.slotAt(event.offsetX, event.offsetY));
+  }
+
+  /** The agent under a pixel; the nearest within a cell, so that small ones can be hit. */
+  slotAt(px, py) {
+    const { camera, layout } = this;
+    const x = px / camera.scale + camera.x;
+    const y = py / camera.scale + camera.y;
+    let best = -1;
+    let nearest = Math.max(0.71, 8 / camera.scale);
+    for (const slot of layout.order) {
+      const distance = Math.hypot(layout.xs[slot] - x, layout.ys[slot] - y);
+      if (distance < nearest) [best, nearest] = [slot, distance];
+    }
+    return best;
+  }
+
+  key(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (event.key in steps) this.picked(this.neighbour(...steps[event.key]));
+    else if (event.key === "Enter" && this.selected >= 0) this.opened(this.selected);
+    else if (event.key === "Escape") this.picked(-1);
+    else if (event.key === "+" || event.key === "=") this.zoom(1.3);
+    else if (event.key === "-") this.zoom(1 / 1.3);
+    else if (event.key === "0") this.fit();
+    else return;
+    event.preventDefault();
+  }
+
+  /** The nearest agent in a direction; the first one when none is selected. */
+  neighbour(dx, dy) {
+    const { layout, selected } = this;
+    if (selected < 0 || !this.store.alive[selected]) return layout.order[0] ?? -1;
+    const [x, y] = [layout.xs[selected], layout.ys[selected]];
+    let best = selected;
+    let least = Infinity;
+    for (const slot of layout.order) {
+      const ahead = (layout.xs[slot] - x) * dx + (layout.ys[slot] - y) * dy;
+      const aside = Math.abs((layout.xs[slot] - x) * dy) + Math.abs((layout.ys[slot] - y) * dx);
+      const cost = ahead + 3 * aside;
+      if (ahead > 0.2 && cost < least) [best, least] = [slot, cost];
+    }
+    return best;
+  }
+
+  /** Mark an agent and bring it into view. */
+  select(slot) {
+    this.selected = slot;
+    if (slot >= 0 && this.layout.xs[slot]) this.reveal(slot);
+    this.changed();
+  }
+
+  reveal(slot) {
+    const { camera, layout } = this;
+    const x = (layout.xs[slot] - camera.x) * camera.scale;
+    const y = (layout.ys[slot] - camera.y) * camera.scale;
+    if (x >= 0 && y >= 0 && x <= camera.width && y <= camera.height) return;
+    camera.x = layout.xs[slot] - camera.width / camera.scale / 2;
+    camera.y = layout.ys[slot] - camera.height / camera.scale / 2;
+    this.isFitted = false;
+    this.isMoved = true;
+  }
+
+  drawLabels() {
+    const { words, camera, palette } = this;
+    words.setTransform(camera.ratio, 0, 0, camera.ratio, 0, 0);
+    words.clearRect(0, 0, camera.width, camera.height);
+    words.textBaseline = "alphabetic";
+    for (const group of this.layout.groups) {
+      const x = (group.x - camera.x) * camera.scale;
+      const y = (group.y - camera.y) * camera.scale;
+      const width = group.width * camera.scale;
+      const height = group.height * camera.scale;
+      if (x > camera.width || y > camera.height || x + width < 0 || y + height < 0) continue;
+      if (camera.scale < BLOCKS_BELOW) this.drawBlock(group, x, y, width, height);
+      if (camera.scale >= NAMES_FROM) this.drawNames(group);
+      if (width < 34) continue;
+      this.drawTitle(group, x, y, width, palette);
+    }
+  }
+
+  drawTitle(group, x, y, width, palette) {
+    const { words } = this;
+    const room = this.camera.scale * this.layout.head;
+    const size = Math.min(Math.max(room * 0.7, 9), 13);
+    if (room < size) return; // between the blocks
+    words.font = `600 ${size}px ${getComputedStyle(this.host).fontFamily}`;
+    words.fillStyle = palette.css.ink;
+    const counts = tally(this.store, group, STATES.length);
+    const said = [2, 4, 6].filter((state) => counts[state]).map((state) => `${STATE_SHAPES[state]} ${counts[state]}`);
+    const tail = [String(group.slots.length), ...said].join("  ");
+    const tailWidth = words.measureText(tail).width;
+    const base = y + room - size * 0.35;
+    const rest = width - tailWidth - 8;
+    const title = clipped(words, group.title, rest > 40 ? rest : width);
+    words.fillText(title, x, base);
+    if (rest <= 40) return;
+    words.fillStyle = palette.css.quiet;
+    words.fillText(tail, x + words.measureText(title).width + 8, base);
+  }
+
+  /** From far away a group is a block whose bands are the shares of its states. */
+  drawBlock(group, x, y, width, height) {
+    const { words, palette, camera } = this;
+    const counts = tally(this.store, group, STATES.length);
+    let top = y + this.layout.head * camera.scale;
+    const tall = height - this.layout.head * camera.scale;
+    words.globalAlpha = 0.55;
+    for (const state of [4, 6, 2, 1, 0, 3, 5]) {
+      const part = (counts[state] / group.slots.length) * tall;
+      words.fillStyle = palette.css[STATE_TONES[state]];
+      words.fillRect(x, top, width, part);
+      top += part;
+    }
+    words.globalAlpha = 1;
+  }
+
+  drawNames(group) {
+    const { words, camera, layout, store, palette } = this;
+    words.font = `500 10px ${getComputedStyle(this.host).fontFamily}`;
+    words.fillStyle = palette.css.ink;
+    words.textAlign = "center";
+    for (const slot of group.slots) {
+      const x = (layout.xs[slot] - camera.x) * camera.scale;
+      const y = (layout.ys[slot] + 0.47 - camera.y) * camera.scale;
+      if (x < -60 || y < 0 || x > camera.width + 60 || y > camera.height + 12) continue;
+      words.fillText(clipped(words, store.names[store.agent[slot]] ?? "", camera.scale - 4), x, y);
+    }
+    words.textAlign = "left";
+  }
+}
+
+function clipped(words, text, width) {
+  if (words.measureText(text).width <= width) return text;
+  let length = Math.max(Math.floor((text.length * width) / words.measureText(text).width) - 1, 0);
+  while (length > 0 && words.measureText(`${text.slice(0, length)}…`).width > width) length -= 1;
+  return length ? `${text.slice(0, length)}…` : "";
+}

@@ -1,0 +1,160 @@
+/* Flight strips: a Goal each, in the bay where it stands, with its fuel gauge. */
+
+import { badge, duration, element, goalUrl, setText } from "./dom.js";
+import { STATES, STATE_SHAPES } from "./store.js";
+
+const SHOWN = 40; // strips of one bay; the list of Goals has them all
+const BAYS = {
+  queued: ["Draft", "Planned", "AwaitingApproval"],
+  running: ["Running"],
+  paused: ["Paused"],
+  landed: ["Satisfied"],
+  diverted: ["Exhausted", "Failed", "Cancelled", "Denied"],
+};
+const PHASES = {
+  Draft: ["idle", "○", "Draft"],
+  Planned: ["idle", "◔", "Planned"],
+  AwaitingApproval: ["warning", "◆", "Awaiting approval"],
+  Running: ["active", "▶", "Running"],
+  Paused: ["warning", "‖", "Paused"],
+  Satisfied: ["good", "✓", "Satisfied"],
+  Exhausted: ["danger", "⊘", "Exhausted"],
+  Failed: ["danger", "✕", "Failed"],
+  Cancelled: ["idle", "-", "Cancelled"],
+  Denied: ["danger", "⊘", "Denied"],
+};
+const UNITS = { gpu_ms: "GPU time", tokens: "tokens", micro_usd: "money" };
+const SOFT_SHARE = 80; // percent of a budget from which the throttle warns
+const BAY_OF = new Map(Object.entries(BAYS).flatMap(([bay, phases]) => phases.map((phase) => [phase, bay])));
+
+export class Strips {
+  /** `host` holds a `[data-bay]` list for each bay, `[data-bay-count]` beside it. */
+  constructor(host, store) {
+    this.store = store;
+    this.host = host;
+    this.made = new Map(); // uid -> strip
+    this.query = () => true;
+  }
+
+  update(now) {
+    const bays = Object.fromEntries(Object.keys(BAYS).map((bay) => [bay, []]));
+    for (const goal of this.store.goals) {
+      const bay = goal && BAY_OF.get(goal.phase);
+      if (bay && this.query(goal)) bays[bay].push(goal);
+    }
+    const counts = this.counts();
+    const alive = new Set();
+    for (const [bay, goals] of Object.entries(bays)) {
+      goals.sort(byUrgency);
+      const list = this.host.querySelector(`[data-bay="${bay}"]`);
+      const strips = goals.slice(0, SHOWN).map((goal) => {
+        alive.add(goal.uid);
+        return this.strip(goal, counts.get(goal.number), now);
+      });
+      reorder(list, strips);
+      setText(this.host.querySelector(`[data-bay-count="${bay}"]`), String(goals.length));
+      const more = this.host.querySelector(`[data-bay-more="${bay}"]`);
+      more.hidden = goals.length <= SHOWN;
+      setText(more.querySelector("[data-more]"), String(goals.length - SHOWN));
+      list.parentElement.hidden = goals.length === 0;
+    }
+    for (const uid of this.made.keys()) if (!alive.has(uid)) this.made.delete(uid);
+  }
+
+  /** Agents of each Goal by state. */
+  counts() {
+    const { store } = this;
+    const counts = new Map();
+    for (let slot = 0; slot < store.top; slot += 1) {
+      if (!store.alive[slot]) continue;
+      let some = counts.get(store.goal[slot]);
+      if (!some) counts.set(store.goal[slot], (some = new Uint32Array(STATES.length)));
+      some[store.state[slot]] += 1;
+    }
+    return counts;
+  }
+
+  strip(goal, counts, now) {
+    let strip = this.made.get(goal.uid);
+    if (!strip) {
+      strip = newStrip(goal);
+      this.made.set(goal.uid, strip);
+    }
+    const [tone, shape, word] = PHASES[goal.phase];
+    if (strip.dataset.phase !== goal.phase) {
+      strip.dataset.phase = goal.phase;
+      strip.querySelector(".strip-phase").replaceChildren(badge(tone, shape, word));
+    }
+    setText(strip.querySelector(".strip-agents"), agentsText(counts));
+    setFuel(strip.querySelector(".fuel"), goal);
+    setText(strip.querySelector(".strip-fuel"), fuelText(goal));
+    setText(strip.querySelector(".strip-note"), noteText(goal, now));
+    return strip;
+  }
+}
+
+function newStrip(goal) {
+  return element(
+    "li",
+    { class: "strip" },
+    element(
+      "div",
+      { class: "strip-head" },
+      element("a", { class: "strip-name", href: goalUrl(goal) }, goal.name),
+      element("span", { class: "strip-phase" }),
+    ),
+    element("div", { class: "strip-line" }, element("span", { class: "quiet" }, goal.namespace), element("span", { class: "strip-agents" })),
+    element("span", { class: "fuel", role: "img" }, element("span", { class: "fuel-settled" }), element("span", { class: "fuel-reserved" })),
+    element("div", { class: "strip-line" }, element("span", { class: "strip-fuel" }), element("span", { class: "strip-note" })),
+  );
+}
+
+function agentsText(counts) {
+  if (!counts) return "no agent on the map";
+  return [1, 2, 0, 3, 4, 5, 6]
+    .filter((state) => counts[state])
+    .map((state) => `${STATE_SHAPES[state]} ${counts[state]}`)
+    .join("  ");
+}
+
+export function setFuel(fuel, goal) {
+  const settled = goal.settled ?? 0;
+  const reserved = Math.min(goal.reserved ?? 0, 100 - settled);
+  fuel.dataset.level = goal.settled === null ? "unknown" : levelOf(goal);
+  fuel.children[0].style.inlineSize = `${settled}%`;
+  fuel.children[1].style.inlineSize = `${reserved}%`;
+  fuel.setAttribute("aria-label", `Fuel: ${fuelText(goal)}`);
+}
+
+export function fuelText(goal) {
+  if (goal.settled === null) return "fuel unknown";
+  const level = { danger: "⊘ limit reached, ", warning: "▲ ", good: "" }[levelOf(goal)];
+  return `${level}${goal.settled.toFixed(goal.settled < 10 ? 1 : 0)} % of ${UNITS[goal.unit] ?? goal.unit} spent`;
+}
+
+/** A Goal that has landed burns nothing any more: nobody has to be warned. */
+function levelOf(goal) {
+  if (!["queued", "running", "paused"].includes(BAY_OF.get(goal.phase))) return "good";
+  return goal.settled >= 100 ? "danger" : goal.settled >= SOFT_SHARE ? "warning" : "good";
+}
+
+function noteText(goal, now) {
+  if (goal.waiting) return "◆ waits for a human";
+  if (goal.phase === "Running" && goal.exhausts !== null && goal.exhausts > now) return `empty in ${duration(goal.exhausts - now)}`;
+  return "";
+}
+
+function byUrgency(one, other) {
+  if (one.waiting !== other.waiting) return other.waiting - one.waiting;
+  if ((one.settled ?? -1) !== (other.settled ?? -1)) return (other.settled ?? -1) - (one.settled ?? -1);
+  return one.name < other.name ? -1 : 1;
+}
+
+/** Put the strips in this order, moving no element that stands right: the focus stays where it is. */
+function reorder(list, strips) {
+  strips.forEach((strip, i) => {
+    if (list.children[i] !== strip) list.insertBefore(strip, list.children[i] ?? null);
+  });
+  while (list.children.length > strips.length) list.lastElementChild.remove();
+}
+

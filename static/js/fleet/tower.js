@@ -1,0 +1,247 @@
+/* The Tower page: one feed, one store, and the map, the table and the strips in step with it. */
+
+import { badge, duration, element, goalUrl, gpuTime, setText } from "./dom.js";
+import { FleetFeed } from "./feed.js";
+import { parseFilter, wordsOf } from "./filter.js";
+import { GROUPS } from "./layout.js";
+import { FleetMap } from "./map.js";
+import { FleetStore, KINDS, STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
+import { fuelText, setFuel, Strips } from "./strips.js";
+import { doing, FleetTable } from "./table.js";
+
+const STRIPS_MS = 500; // strips move no faster: words that change four times a second cannot be read
+const FILTER_MS = 120;
+const SHAPES = { connecting: "◌", live: "●", stale: "○" };
+
+class FleetTower extends HTMLElement {
+  connectedCallback() {
+    this.store = new FleetStore();
+    this.isNarrowed = false;
+    const handlers = { picked: (slot) => this.pick(slot), opened: (slot) => this.openRun(slot) };
+    this.map = new FleetMap(this.querySelector(".map"), this.store, handlers);
+    this.table = new FleetTable(this.querySelector(".twin-grid"), this.store, handlers);
+    this.strips = new Strips(this.querySelector(".strips"), this.store);
+    this.state = "connecting";
+    this.readAddress();
+    this.listen();
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    this.feed = new FleetFeed(`${scheme}//${location.host}${this.dataset.socket}`, this.store, {
+      changed: (result) => this.changed(result),
+      judged: (state, words) => this.judged(state, words),
+    });
+  }
+
+  listen() {
+    this.group = this.querySelector("[name=group]");
+    this.filter = this.querySelector("[name=q]");
+    this.group.value = this.by;
+    this.filter.value = this.text;
+    this.group.addEventListener("change", () => {
+      this.by = this.group.value;
+      this.relayout(true);
+      this.writeAddress();
+    });
+    this.filter.addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(() => this.refilter(), FILTER_MS);
+    });
+    this.querySelector(".tower-tools").addEventListener("submit", (event) => event.preventDefault());
+    this.querySelector("[data-clear-filter]").addEventListener("click", () => {
+      this.filter.value = "";
+      this.refilter();
+      this.filter.focus();
+    });
+    for (const button of this.querySelectorAll("[data-zoom]")) {
+      button.addEventListener("click", () => {
+        if (button.dataset.zoom === "fit") this.map.fit();
+        else this.map.zoom(Number(button.dataset.zoom));
+      });
+    }
+    document.addEventListener("keydown", (event) => {
+      const isTyping = event.target.closest("input, textarea, select");
+      if (event.key === "/" && !isTyping) {
+        event.preventDefault();
+        this.filter.focus();
+      } else if (event.key === "Escape" && event.target === this.filter) this.map.host.focus();
+    });
+  }
+
+  readAddress() {
+    const asked = new URLSearchParams(location.search);
+    this.by = GROUPS.includes(asked.get("group")) ? asked.get("group") : "goal";
+    this.text = asked.get("q") ?? "";
+    this.wantedRun = asked.get("run") ?? "";
+    this.matcher = parseFilter(this.text);
+  }
+
+  writeAddress() {
+    const kept = new URLSearchParams();
+    if (this.by !== "goal") kept.set("group", this.by);
+    if (this.text) kept.set("q", this.text);
+    if (this.selectedUid) kept.set("run", this.selectedUid);
+    const query = kept.toString();
+    history.replaceState(null, "", query ? `?${query}` : location.pathname);
+  }
+
+  refilter() {
+    this.text = this.filter.value;
+    this.matcher = parseFilter(this.text);
+    const problem = this.querySelector(".filter-problem");
+    setText(problem, this.matcher.error);
+    this.filter.setAttribute("aria-invalid", this.matcher.error ? "true" : "false");
+    this.relayout(true);
+    this.writeAddress();
+  }
+
+  shown() {
+    const { store } = this;
+    const slots = new Uint32Array(store.count);
+    let count = 0;
+    for (let slot = 0; slot < store.top; slot += 1) {
+      if (!store.alive[slot]) continue;
+      if (!this.matcher.isEmpty && !this.matcher.test(wordsOf(store, slot, STATES))) continue;
+      slots[count] = slot;
+      count += 1;
+    }
+    return slots.subarray(0, count);
+  }
+
+  relayout(isNow = false) {
+    const make = () => {
+      const slots = this.shown();
+      setTimeout(() => {
+        this.table.show(this.map.layout.order);
+        this.count();
+      });
+      return slots;
+    };
+    if (isNow) this.map.show(make(), this.by);
+    else this.map.showSoon(make);
+    this.map.by = this.by;
+  }
+
+  changed(result) {
+    const began = performance.now();
+    if (result.whole) {
+      if (this.selectedUid) this.wantedRun = this.selectedUid; // its slot may be another one now
+      this.map.selected = -1;
+      this.relayout(true);
+    } else if (result.membership || (!this.matcher.isEmpty && result.slots.length)) this.relayout();
+    if (!result.whole && result.slots.length) this.map.changed();
+    if (this.wantedRun) this.findWanted();
+    if (!this.stripsDue) {
+      this.stripsDue = setTimeout(() => this.showWords(), STRIPS_MS);
+    }
+    this.scriptMs = performance.now() - began;
+  }
+
+  showWords() {
+    this.stripsDue = null;
+    this.strips.update(Date.now());
+    this.table.draw();
+    this.count();
+    this.showSelected();
+  }
+
+  findWanted() {
+    const slot = this.store.slotOf(this.wantedRun);
+    if (slot >= 0) {
+      this.wantedRun = "";
+      setTimeout(() => this.pick(slot));
+    }
+  }
+
+  count() {
+    const counts = new Uint32Array(STATES.length);
+    for (const slot of this.map.slots) counts[this.store.state[slot]] += 1;
+    STATES.forEach((state, i) => setText(this.querySelector(`[data-count="${state}"]`), counts[i].toLocaleString("en")));
+    const [shown, all] = [this.map.slots.length, this.store.count];
+    const total = shown === all ? `${all.toLocaleString("en")} agents` : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`;
+    setText(this.querySelector("[data-total]"), all === 1 && shown === 1 ? "1 agent" : total);
+    this.showEmpty(shown, all);
+  }
+
+  /** Nothing on the map for one of four reasons, each with something to do about it. */
+  showEmpty(shown, all) {
+    let reason = "";
+    if (this.state === "stale" && all === 0) reason = this.feed.ended === "no namespace that you may see" ? "no-right" : "down";
+    else if (this.state === "connecting") reason = "connecting";
+    else if (all === 0) reason = "none-yet";
+    else if (shown === 0) reason = "filtered";
+    for (const empty of this.querySelectorAll("[data-empty]")) empty.hidden = empty.dataset.empty !== reason;
+    this.querySelector(".map-empty").hidden = !reason;
+  }
+
+  pick(slot) {
+    this.map.select(slot);
+    this.table.select(slot);
+    this.selectedUid = slot >= 0 ? this.store.run(slot).uid : "";
+    this.showSelected();
+    this.writeAddress();
+  }
+
+  openRun(slot) {
+    location.assign(`/attempts/${this.store.run(slot).uid}`);
+  }
+
+  showSelected() {
+    const panel = this.querySelector(".selected");
+    const slot = this.map.selected;
+    const isGone = slot < 0 || !this.store.alive[slot] || this.store.run(slot).uid !== this.selectedUid;
+    if (isGone) {
+      panel.hidden = true;
+      return;
+    }
+    const run = this.store.run(slot);
+    if (panel.dataset.run !== run.uid) {
+      panel.dataset.run = run.uid;
+      setText(panel.querySelector("[data-field=agent]"), run.agent);
+      panel.querySelector("[data-link=attempt]").href = `/attempts/${run.uid}`;
+      panel.querySelector("[data-link=goal]").hidden = !run.goal;
+      if (run.goal) {
+        panel.querySelector("[data-link=goal]").href = goalUrl(run.goal);
+        setText(panel.querySelector("[data-link=goal]"), `Goal ${run.goal.name}`);
+      }
+    }
+    panel.querySelector("[data-field=state]").replaceChildren(badge(STATE_TONES[run.state], STATE_SHAPES[run.state], STATES[run.state]));
+    const facts = {
+      task: run.task,
+      kind: `${run.role}, ${KINDS[run.kind]}`,
+      node: run.node || (run.gpus ? "unknown" : "no GPU"),
+      doing: doing(run),
+      gpu: run.gpus ? `${gpuTime(run.gpuMs)} on ${run.gpus}` : "no GPU",
+      changed: `${duration(Date.now() - run.changed)} ago`,
+      namespace: run.namespace,
+    };
+    for (const [name, text] of Object.entries(facts)) setText(panel.querySelector(`[data-field=${name}]`), text);
+    const trail = run.trail.map((state) => element("li", { class: `tone-${STATE_TONES[state]}` }, `${STATE_SHAPES[state]} ${STATES[state]}`));
+    panel.querySelector("[data-field=trail]").replaceChildren(...trail);
+    const fuel = panel.querySelector(".fuel");
+    fuel.parentElement.hidden = !run.goal;
+    if (run.goal) {
+      setFuel(fuel, run.goal);
+      setText(panel.querySelector("[data-field=fuel]"), fuelText(run.goal));
+    }
+    panel.hidden = false;
+  }
+
+  judged(state, words) {
+    const label = this.querySelector(".tower-feed .feed-word");
+    if (this.state !== state || this.dataset.state !== state) {
+      this.state = this.dataset.state = state;
+      this.querySelector(".tower-feed").dataset.state = state;
+      setText(this.querySelector(".tower-feed .shape"), SHAPES[state]);
+      this.count();
+    }
+    setText(label, words);
+    const isStale = state === "stale";
+    const notice = this.querySelector(".stale-notice");
+    notice.hidden = !isStale || this.store.count === 0;
+    const frame = this.feed?.frame;
+    this.querySelector(".truncated-notice").hidden = !frame?.isTruncated;
+    const spans = frame?.busAge;
+    setText(this.querySelector("[data-spans]"), spans === null || spans === undefined || spans > 10000 ? "what agents do is not heard" : "");
+  }
+}
+
+customElements.define("fleet-tower", FleetTower);
