@@ -8,7 +8,7 @@ from typing import Any
 from governance.models import Checkpoint, JournalHead, JournalRecord
 from governance.services.checkpoints import ORIGIN, note_text
 from governance.services.journal import GENESIS_HASH, LEAF_PREFIX, rfc3339
-from lineage.evidence.merkle import MerkleTree
+from lineage.merkle import MerkleTree
 from lineage.signing import get_signer
 from lineage.signing.base import Signer, SigningError
 
