@@ -27,6 +27,20 @@ class Twins:
     trust_domain: Any
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The test database, let go by threads that outlive their test: PostgreSQL drops no other."""
+    yield
+    from django.db import connection
+
+    if connection.vendor == "postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
 def _forget_ports() -> None:
     """Drop the ports that are kept once per process; the others are kept per data directory."""
     from lineage.registry import get_registry

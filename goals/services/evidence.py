@@ -54,7 +54,8 @@ def evidence_pack(goal: Goal) -> bytes:
 
 def _read_one_moment() -> None:
     """Accounts, entries and records of one moment, however busy the Goal is."""
-    if connection.vendor == "postgresql":
+    # It must be a transaction's first statement; one within another sees what that one sees.
+    if connection.vendor == "postgresql" and not connection.savepoint_ids:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 

@@ -75,7 +75,7 @@ async def test_an_upload_may_be_large_but_not_anonymous(settings: Any) -> None:
     assert (status, seen) == (413, 10 * CHUNK)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)  # it closes connections that are too old
 def test_a_credential_is_held_while_it_lives(people: dict[str, Any], twins: Any) -> None:
     from django.test import Client
 
