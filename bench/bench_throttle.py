@@ -17,7 +17,9 @@ from tests.kill.people import Person, team_member
 GOALS = 24
 AT_ONCE = 2  # as many as a small machine has cores; each of them spins
 BUDGET_SECONDS = 1  # GPU-seconds, on one declared slot: all of it is reserved at the start
+# Negative delays are no mistake: the shim stops a process a few milliseconds before its limit.
 AIM_MS = 1000.0  # limit reached -> process stopped, p99
+RESYNC_MS = 1000.0  # the control plane looks at each Goal this often, and asks when it sees it
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 30.0
 AGENT = """
@@ -100,20 +102,20 @@ def run() -> list[dict[str, object]]:
     stopped = [(one.stopped_at - one.limit_at) / 1e6 for one in found]
     asked = [(one.asked_at - one.limit_at) / 1e6 for one in found]
     return [
-        *_rows("limit reached -> process stopped", stopped),
-        *_rows("limit reached -> approval open", asked),
+        *_rows("limit reached -> process stopped", stopped, limit_ms=AIM_MS, what="aim"),
+        *_rows("limit reached -> approval open", asked, limit_ms=RESYNC_MS, what="resync period"),
     ]
 
 
-def _rows(name: str, delays: list[float]) -> list[dict[str, object]]:
+def _rows(name: str, delays: list[float], *, limit_ms: float, what: str) -> list[dict[str, object]]:
     cuts = statistics.quantiles(delays, n=100, method="inclusive")
     return [
         {
             "name": f"{name}, p{percent}",
             "value": round(cuts[percent - 1], 1),
             "unit": "ms",
-            "peer": f"aim {AIM_MS:g} ms",
-            "ratio": round(cuts[percent - 1] / AIM_MS, 4),
+            "peer": f"{what} {limit_ms:g} ms",
+            "ratio": round(cuts[percent - 1] / limit_ms, 4),
         }
         for percent in (50, 99)
     ]
