@@ -3,11 +3,13 @@
 import os
 
 import django
+from django.conf import settings
 from django.utils import timezone
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 django.setup()
 
+from agents.fleet.news import Publisher, SpanNews  # noqa: E402
 from agents.ingest import authenticate_export  # noqa: E402  needs loaded models
 from lineage.otlp import OtlpTraceApp, SpanWriter  # noqa: E402
 from lineage.telemetry import get_telemetry  # noqa: E402
@@ -27,4 +29,6 @@ def _ready_telemetry() -> Telemetry:
     return telemetry
 
 
-application = OtlpTraceApp(authenticate_export, SpanWriter(_ready_telemetry()), timezone.now)
+# Open maps hear the last span of each attempt, once it is stored.
+store = SpanNews(_ready_telemetry(), Publisher(settings.REDIS_URL))
+application = OtlpTraceApp(authenticate_export, SpanWriter(store), timezone.now)

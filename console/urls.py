@@ -4,6 +4,7 @@ from django.urls import URLPattern, URLResolver, path, register_converter
 
 from console import views
 from console.api import api
+from console.live.page import tower
 from goals.views import fleet, goal_detail, goal_list, releases, trace
 from governance.views import approvals, journal, tokens
 
@@ -47,6 +48,7 @@ register_converter(SpanConverter, "span")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.index, name="index"),
+    path("tower", tower, name="tower"),
     path("login", views.sign_in, name="login"),
     path("logout", views.sign_out, name="logout"),
     path("theme", views.set_theme, name="theme"),

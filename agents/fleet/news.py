@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from agents.fleet.domain import SpanFact, clip
+from lineage.otlp.writer import SpanStore
 from lineage.telemetry.base import SpanBatch
 
 logger = logging.getLogger(__name__)
@@ -104,12 +105,6 @@ class Publisher:
             return False
         self._is_down = False
         return True
-
-
-class SpanStore(Protocol):
-    """The part of `Telemetry` that an ingest needs."""
-
-    def write_spans(self, batches: Sequence[SpanBatch]) -> None: ...
 
 
 class SpanNews:

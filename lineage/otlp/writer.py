@@ -5,11 +5,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 from lineage.telemetry.base import (
     SpanBatch,
-    Telemetry,
     TelemetryError,
     TelemetryRejected,
     TelemetryUnavailable,
@@ -22,6 +21,13 @@ GATHER_SECONDS: Final = 0.002
 MAX_INSERT_BYTES: Final = 4 << 20  # larger inserts win nothing and take the store's memory
 MAX_PENDING_BYTES: Final = 64 << 20
 MAX_PENDING_EXPORTS: Final = 2000
+
+
+class SpanStore(Protocol):
+    """The part of `Telemetry` that storing needs."""
+
+    def write_spans(self, batches: Sequence[SpanBatch]) -> None:
+        """See `Telemetry.write_spans`."""
 
 
 class WriterOverloaded(Exception):
@@ -48,7 +54,7 @@ class SpanWriter:
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        telemetry: SpanStore,
         *,
         gather_seconds: float = GATHER_SECONDS,
         max_pending_bytes: int = MAX_PENDING_BYTES,

@@ -13,6 +13,7 @@ const FIT_MOST = 34; // few agents are not blown up
 const NAMES_FROM = 46; // pixels a cell from which agents have names
 const BLOCKS_BELOW = 2.6; // below it a group is a block of its states
 const RELAYOUT_MS = 500;
+const LABELS_MS = 500; // counts in names move no faster than strips do
 const FLASH_MS = 1600;
 const CLICK_PIXELS = 5;
 const NAME_PIXELS = 12; // least height of a group's name
@@ -36,6 +37,7 @@ export class FleetMap {
     this.motion = matchMedia("(prefers-reduced-motion: no-preference)");
     this.renderer = this.makeRenderer();
     this.palette = readPalette(host);
+    this.family = getComputedStyle(host).fontFamily;
     this.listen();
     this.resize();
   }
@@ -101,6 +103,7 @@ export class FleetMap {
     });
     this.renderer.setPlaces(places);
     if (this.isFitted) this.fit();
+    this.isMoved = true;
     this.changed();
   }
 
@@ -140,9 +143,8 @@ export class FleetMap {
       this.frame = 0;
       const began = performance.now();
       this.renderer.draw(this.camera, this.palette, began);
-      const isNew = this.spent !== undefined || this.isMoved;
-      if (isNew) this.drawLabels();
-      this.isMoved = false;
+      const isDue = this.spent !== undefined && began - (this.labelledAt ?? -LABELS_MS) >= LABELS_MS;
+      if (isDue || this.isMoved) this.drawLabels(began);
       this.times.push(performance.now() - began + (this.spent ?? 0));
       if (this.times.length > 600) this.times.shift();
       this.spent = undefined;
@@ -268,8 +270,10 @@ export class FleetMap {
     this.isMoved = true;
   }
 
-  drawLabels() {
+  drawLabels(now) {
     const { words, camera, palette } = this;
+    this.isMoved = false;
+    this.labelledAt = now;
     words.setTransform(camera.ratio, 0, 0, camera.ratio, 0, 0);
     words.clearRect(0, 0, camera.width, camera.height);
     words.textBaseline = "alphabetic";
@@ -291,7 +295,7 @@ export class FleetMap {
     const room = this.camera.scale * this.layout.head;
     const size = Math.min(Math.max(room * 0.7, 9), 13);
     if (room < size) return; // between the blocks
-    words.font = `600 ${size}px ${getComputedStyle(this.host).fontFamily}`;
+    words.font = `600 ${size}px ${this.family}`;
     words.fillStyle = palette.css.ink;
     const counts = tally(this.store, group, STATES.length);
     const said = [2, 4, 6].filter((state) => counts[state]).map((state) => `${STATE_SHAPES[state]} ${counts[state]}`);
@@ -299,11 +303,21 @@ export class FleetMap {
     const tailWidth = words.measureText(tail).width;
     const base = y + room - size * 0.35;
     const rest = width - tailWidth - 8;
-    const title = clipped(words, group.title, rest > 40 ? rest : width);
+    const title = this.clippedTitle(group, rest > 40 ? rest : width, size);
     words.fillText(title, x, base);
     if (rest <= 40) return;
     words.fillStyle = palette.css.quiet;
     words.fillText(tail, x + words.measureText(title).width + 8, base);
+  }
+
+  /** Measuring text is what costs most here: asked again only when the room has changed. */
+  clippedTitle(group, width, size) {
+    const room = `${Math.round(width / 8)}:${size}`;
+    if (group.room !== room) {
+      group.room = room;
+      group.clipped = clipped(this.words, group.title, width);
+    }
+    return group.clipped;
   }
 
   /** From far away a group is a block whose bands are the shares of its states. */
@@ -324,7 +338,7 @@ export class FleetMap {
 
   drawNames(group) {
     const { words, camera, layout, store, palette } = this;
-    words.font = `500 10px ${getComputedStyle(this.host).fontFamily}`;
+    words.font = `500 10px ${this.family}`;
     words.fillStyle = palette.css.ink;
     words.textAlign = "center";
     for (const slot of group.slots) {
