@@ -41,7 +41,7 @@ export class FleetFeed {
 
   lost(code) {
     if (this.isClosing) return;
-    if (code === SIGNED_OUT) this.ended = "signed out";
+    if (code === SIGNED_OUT) this.ended = "signed out, or your rights have changed: reload";
     else if (code === FORBIDDEN) this.ended = "no namespace that you may see";
     else if (code === TOO_MANY) this.ended = "too many open maps";
     this.judge();
