@@ -8,11 +8,13 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 
+from console.problems import problem_response
 from governance.access import AccessError, NotVisible
 from lineage.telemetry.base import TelemetryError
 
@@ -57,6 +59,44 @@ class ContentSecurityMiddleware:
         response["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=()"
         response["Cross-Origin-Resource-Policy"] = "same-origin"
         return response
+
+
+class NulMiddleware:
+    """Refuses NUL characters, which no text column of PostgreSQL can hold, before anything runs."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        where = _nul_in(request)
+        if where:
+            detail = f"{where}: remove the NUL character (U+0000); it cannot be kept."
+            return problem_response(
+                HTTPStatus.UNPROCESSABLE_ENTITY, title="NUL character", detail=detail
+            )
+        return self.get_response(request)
+
+
+def _nul_in(request: HttpRequest) -> str:
+    """The part of the request that holds a NUL, or ""."""
+    if "\x00" in request.path:
+        return "path"
+    if "%00" in request.META.get("QUERY_STRING", ""):
+        return "query"
+    try:
+        return "body" if _nul_in_body(request) else ""
+    except RequestDataTooBig:
+        return ""  # the view says so, in the form its callers expect
+
+
+def _nul_in_body(request: HttpRequest) -> bool:
+    match request.content_type:
+        case "application/json":
+            return b"\\u0000" in request.body.replace(b"\\\\", b"")
+        case "application/x-www-form-urlencoded":
+            return b"%00" in request.body
+        case _:
+            return False
 
 
 class PageMiddleware(LoginRequiredMiddleware):
