@@ -14,9 +14,9 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
-from agents.authentication import BearerCredential, SessionCredential, Unauthenticated
 from agents.api import artifact_router, evidence_router, identity_router
 from agents.api import router as agents_router
+from agents.authentication import BearerCredential, SessionCredential, Unauthenticated
 from agents.cluster.base import ClusterError
 from agents.domain.problems import ManifestError
 from agents.services.identity import (
@@ -44,6 +44,8 @@ from governance.domain import (
     ApprovalInvalid,
     GovernanceError,
 )
+from governance.policy_api import policy_router
+from governance.services.drafts import BundleConflict
 from governance.services.tokens import create_token
 from lineage.evidence.base import EvidenceError
 from lineage.registry.base import (
@@ -68,6 +70,7 @@ api = NinjaAPI(
 api.add_router("/identity", identity_router)
 api.add_router("/artifacts", artifact_router)
 api.add_router("/evidence", evidence_router)
+api.add_router("/bundles", policy_router)
 api.add_router("", goals_router)
 api.add_router("", agents_router)
 api.add_router("", governance_router)
@@ -89,6 +92,7 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (ApprovalConflict, HTTPStatus.CONFLICT, "Already decided"),
     (ApprovalInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid answer"),
     (GoalConflict, HTTPStatus.CONFLICT, "Conflict"),
+    (BundleConflict, HTTPStatus.CONFLICT, "Conflict"),
     (GovernanceError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid request"),
     (NotCovered, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),
     (NoAccount, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),

@@ -1,5 +1,6 @@
 """What the policy pages show: bundles with their hits, inputs to try a draft on."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -10,6 +11,7 @@ from governance.access import NotVisible, Principal, visible_decisions
 from governance.domain import Stage
 from governance.models import BundleVersion, Decision
 from governance.policy.base import PolicyPoint
+from governance.services.drafts import DATA_FILE
 from governance.services.signatures import SignatureState, signature_of
 from governance.services.stages import previous_enforced
 
@@ -50,6 +52,13 @@ def get_version(name: str, number: int) -> BundleVersion:
     if version is None:
         raise NotVisible(f"There is no version {number} of a bundle {name}.")
     return version
+
+
+def files_of(version: BundleVersion) -> list[tuple[str, str]]:
+    """The files of a version as people see them: modules by path, then its data."""
+    found = [(module["path"], module["source"]) for module in version.modules]
+    data = json.dumps(version.parameters, indent=2, ensure_ascii=False) + "\n"
+    return [*sorted(found), *([(DATA_FILE, data)] if version.parameters else [])]
 
 
 def bundle_cards(principal: Principal) -> list[BundleCard]:

@@ -21,12 +21,14 @@ from governance.policy.base import (
     PolicyError,
     PolicyModule,
     PolicyPoint,
+    TestRun,
+    Verdict,
 )
 from governance.policy.bundle import build_bundle
 from governance.policy.regorus import RegorusPolicy
 from governance.services.bundles import save_bundle
 
-DATA_FILE = "data.json"  # where the editor shows a bundle's data; `diagnostic` of the engine too
+DATA_FILE = "data.json"  # where people see a bundle's data, and the engine's errors place it
 MAX_FILES = 100
 MAX_FILE_BYTES = 256 << 10
 MAX_DRAFT_BYTES = 1 << 20  # a form of it, percent-encoded, stays below what Django reads
@@ -219,8 +221,11 @@ def _text_problem(text: str) -> str:
 
 
 def check_draft(draft: Draft, *, engine: PolicyEngine | None = None) -> list[Diagnostic]:
-    """Parse and compile errors, each where it is. Raises PolicyError."""
-    return list((engine or get_editing_engine()).check(draft.bundle))
+    """Parse and compile errors, each where it is; that no answer came is one of them."""
+    try:
+        return list((engine or get_editing_engine()).check(draft.bundle))
+    except PolicyError as error:
+        return [Diagnostic("", 1, 1, str(error))]
 
 
 def silent_points(draft: Draft, *, engine: PolicyEngine | None = None) -> list[PolicyPoint]:
@@ -229,6 +234,25 @@ def silent_points(draft: Draft, *, engine: PolicyEngine | None = None) -> list[P
     return [
         point for point in PolicyPoint if judge.evaluate(bundle, point, [{}])[0].error == "missing"
     ]
+
+
+def run_draft_tests(draft: Draft, *, engine: PolicyEngine | None = None) -> TestRun:
+    """Results and coverage of the draft's Rego tests. Raises DraftInvalid."""
+    try:
+        return (engine or get_editing_engine()).cover_tests(draft.bundle)
+    except PolicyError as error:
+        raise DraftInvalid([Diagnostic("", 1, 1, str(error))]) from error
+
+
+def evaluate_draft(
+    draft: Draft,
+    point: PolicyPoint,
+    document: Mapping[str, Any],
+    *,
+    engine: PolicyEngine | None = None,
+) -> Verdict:
+    """What the draft says to one input; nothing is recorded."""
+    return (engine or get_editing_engine()).evaluate(draft.bundle, point, [document])[0]
 
 
 def save_draft(
