@@ -183,5 +183,10 @@ LOGGING = {
     "loggers": {
         "django.request": {"level": "ERROR"},  # a 404 is an answer, not a fault
         "httpx": {"level": "WARNING"},  # a line per policy decision says nothing
+        "celery.app.trace": {"level": "WARNING"},  # nor do those of each ring and resync
+        "celery.worker.strategy": {"level": "WARNING"},
+        # A store that is down is said by whoever asked it; these repeat whole statements.
+        "urllib3.connectionpool": {"level": "ERROR"},
+        "clickhouse_connect": {"level": "ERROR"},
     },
 }

@@ -224,7 +224,11 @@ class LocalCluster:
                 entries = sorted(os.listdir(self._workloads))
             except FileNotFoundError:
                 return []
-            names = [entry for entry in entries if not entry.startswith(DRAFT_PREFIX)]
+            names = [
+                entry
+                for entry in entries
+                if not entry.startswith(DRAFT_PREFIX) and (self._workloads / entry).is_dir()
+            ]
             self._sweep(entry for entry in entries if entry.startswith(DRAFT_PREFIX))
             found = (self._observe(WorkloadDirectory(self._workloads / name)) for name in names)
             return [status for status in found if status is not None]

@@ -72,6 +72,14 @@ def test_the_state_is_private(cluster: LocalCluster) -> None:
         assert mode & 0o077 == 0, f"{path} has mode {mode:o}"
 
 
+def test_a_stray_file_among_the_workloads_is_left_alone(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    cluster.create(python_spec("sleeper", COUNTER))
+    next(tmp_path.rglob("workloads")).joinpath("notes.txt").write_text("not ours")
+    assert [status.name for status in cluster.list()] == ["sleeper"]
+
+
 def test_a_pause_keeps_the_state(cluster: LocalCluster) -> None:
     cluster.create(python_spec("counter", COUNTER, gpus=1))
     eventually(lambda: len(lines(cluster, "counter")) > 20)

@@ -44,7 +44,7 @@ def test_apply_a_folder_twice(cli_of: Callable[..., Cli], folder: Path) -> None:
 def test_apply_from_stdin_and_dry_run(cli_of: Callable[..., Cli]) -> None:
     cli = cli_of("operator")
     said = cli.good("apply", "-f", "-", "--dry-run", stdin=agent_text("profiler"))
-    assert said == "agent/profiler checked (dry run)\n"
+    assert said == "agent/profiler created (dry run)\n"
     assert not Agent.objects.exists()
     cli.good("apply", "-f", "-", stdin=agent_text("profiler"))
     assert Agent.objects.get().name == "profiler"
