@@ -6,6 +6,7 @@ skip is printed with its reason, and the last line adds all passes up.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,9 @@ def run_pass(
 
 def main(extra: Sequence[str]) -> int:
     """Run every pass, even after a failed one."""
+    # Started in the background a shell lets us ignore SIGINT, and every program a test starts and
+    # interrupts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     totals = Totals()
     ok = [
         run_pass("side by side", [*PARALLEL, "-m", f"not ({ALONE})", *extra],
