@@ -50,6 +50,7 @@ NEXT = {
     "failed": ("running",),
 }
 BATCH = 100
+RECORDS = 1000  # of one transaction, when they all take off
 MANIFEST = """
 apiVersion: orchestration.ai/v1
 kind: Agent
@@ -105,7 +106,16 @@ def take_off(*, agents: int, goals: int, namespaces: int, seed: int = 1) -> list
     )  # fmt: skip
     attempts = [_attempt(chance, made[n % goals], kinds, n) for n in range(agents)]
     Attempt.objects.bulk_create(attempts, batch_size=30)
+    news = [_created("goal", goal.uid, goal.namespace, goal.uid) for goal in made]
+    news += [_created("attempt", one.uid, one.namespace, one.goal_uid) for one in attempts]
+    for start in range(0, len(news), RECORDS):
+        with journaled():
+            append_records(news[start : start + RECORDS])
     return [Flight(one.uid, one.goal_uid, one.namespace, one.state) for one in attempts]
+
+
+def _created(kind: str, uid: UUID, namespace: str, goal_uid: UUID) -> News:
+    return News(f"{kind}.created", PILOT, kind, str(uid), namespace, goal_uid)
 
 
 def _register(namespaces: int) -> dict[str, list[Agent]]:
@@ -149,9 +159,14 @@ def _attempt(
 def land() -> None:
     """Take every flight off the map. The journal keeps its records, as it keeps all."""
     mine = Goal.objects.filter(namespace__startswith="flight-", requested_by="bench")
+    gone = [News("goal.deleted", PILOT, "goal", str(goal.uid), goal.namespace, goal.uid)
+            for goal in mine]  # fmt: skip
     Account.objects.filter(goal__in=mine).delete()
     Attempt.objects.filter(namespace__startswith="flight-", workload__startswith="flight-").delete()
     mine.delete()
+    if gone:
+        with journaled():
+            append_records(gone)
 
 
 def fly(

@@ -18,12 +18,12 @@ STATES = (  # code order of agents.fleet.domain.STATES, with the shapes of the b
     ("stopped", "idle", "■"),
     ("lost", "warning", "?"),
 )
-BAYS = (
-    ("queued", "○", "Queued", "Planned"),
-    ("running", "▶", "Running", "Running"),
-    ("paused", "‖", "Paused", "Paused"),
-    ("landed", "✓", "Landed, last 24 h", "Satisfied"),
-    ("diverted", "⊘", "Diverted, last 24 h", "Failed"),
+BAYS = (  # name, shape, title, phase of the list of Goals, whether it begins open
+    ("queued", "○", "Queued", "Planned", True),
+    ("running", "▶", "Running", "Running", True),
+    ("paused", "‖", "Paused", "Paused", True),
+    ("landed", "✓", "Landed, last 24 h", "Satisfied", False),
+    ("diverted", "⊘", "Diverted, last 24 h", "Failed", False),
 )
 
 

@@ -1,25 +1,24 @@
 /* Places of agents on the map: a block of cells for each group, blocks flowing in rows. */
 
 export const CELL = 1; // world units; the camera decides how many pixels that is
-const HEAD = 1.6; // least room for a group's name, in cells
+const HEAD = 1.6; // first guess of the room for a group's name, in cells
+const LEAST_HEAD = 0.5;
 const MOST_HEAD = 5; // beyond it names would take more room than agents
-const GAP = 1.4; // between blocks
+const GAP = 1; // between blocks
 const GROUPS = ["goal", "namespace", "node", "role"];
 
 export { GROUPS };
 
 /** `{groups, order, xs, ys, width, height}` for the shown slots in a box of pixels.
 
-`namePixels` is what a group's name needs when the whole is in view. */
-export function layOut(store, slots, by, { width, height, namePixels }) {
+`namePixels` is what a group's name needs when the whole is in view, `mostScale` how large a cell
+then is at most. */
+export function layOut(store, slots, by, { width, height, namePixels, mostScale }) {
   const groups = groupsOf(store, slots, by);
-  let layout = place(store, groups, slots.length, width / height, HEAD);
-  const scale = Math.min(width / layout.width, height / layout.height);
-  if (scale * HEAD < namePixels) {
-    const head = Math.min((1.15 * namePixels) / scale, MOST_HEAD);
-    layout = place(store, groups, slots.length, width / height, head);
-  }
-  return layout;
+  const guess = place(store, groups, slots.length, width / height, HEAD);
+  const scale = Math.min(width / guess.width, height / guess.height, mostScale);
+  const head = Math.min(Math.max((1.3 * namePixels) / scale, LEAST_HEAD), MOST_HEAD);
+  return place(store, groups, slots.length, width / height, head);
 }
 
 function place(store, groups, total, aspect, head) {
@@ -56,7 +55,7 @@ function place(store, groups, total, aspect, head) {
 }
 
 function blockSize(count) {
-  const columns = Math.max(4, Math.ceil(Math.sqrt(count * 1.6)));
+  const columns = Math.max(5, Math.ceil(Math.sqrt(count * 1.6)));
   return [columns, Math.ceil(count / columns)];
 }
 

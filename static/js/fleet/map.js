@@ -8,7 +8,7 @@ import { WebglRenderer } from "./webgl.js";
 
 const MARGIN = 12; // pixels around the whole
 const LEAST_SCALE = 0.5; // pixels a cell
-const MOST_SCALE = 120;
+const MOST_SCALE = 80;
 const FIT_MOST = 34; // few agents are not blown up
 const NAMES_FROM = 46; // pixels a cell from which agents have names
 const BLOCKS_BELOW = 2.6; // below it a group is a block of its states
@@ -95,6 +95,7 @@ export class FleetMap {
       width: this.camera.width - 2 * MARGIN,
       height: this.camera.height - 2 * MARGIN,
       namePixels: NAME_PIXELS,
+      mostScale: FIT_MOST,
     });
     const places = new Float32Array(slots.length * 2);
     this.layout.order.forEach((slot, i) => {
@@ -185,7 +186,7 @@ export class FleetMap {
   }
 
   press(event) {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || event.target.closest("a, button")) return;
     this.pressed = { x: event.clientX, y: event.clientY, isDrag: false };
     this.host.setPointerCapture(event.pointerId);
   }
@@ -224,7 +225,7 @@ export class FleetMap {
   }
 
   key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a, button")) return;
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (event.key in steps) this.picked(this.neighbour(...steps[event.key]));
     else if (event.key === "Enter" && this.selected >= 0) this.opened(this.selected);
@@ -293,7 +294,7 @@ export class FleetMap {
   drawTitle(group, x, y, width, palette) {
     const { words } = this;
     const room = this.camera.scale * this.layout.head;
-    const size = Math.min(Math.max(room * 0.7, 9), 13);
+    const size = Math.min(Math.max(room * 0.72, 9), 13);
     if (room < size) return; // between the blocks
     words.font = `600 ${size}px ${this.family}`;
     words.fillStyle = palette.css.ink;
@@ -351,9 +352,14 @@ export class FleetMap {
   }
 }
 
+/** The text with its middle left out until it fits: names that begin alike still differ. */
 function clipped(words, text, width) {
-  if (words.measureText(text).width <= width) return text;
-  let length = Math.max(Math.floor((text.length * width) / words.measureText(text).width) - 1, 0);
-  while (length > 0 && words.measureText(`${text.slice(0, length)}…`).width > width) length -= 1;
-  return length ? `${text.slice(0, length)}…` : "";
+  const whole = words.measureText(text).width;
+  if (whole <= width) return text;
+  for (let kept = Math.floor((text.length * width) / whole); kept > 1; kept -= 1) {
+    const head = Math.ceil(kept * 0.35);
+    const shorter = `${text.slice(0, head)}…${text.slice(text.length - (kept - head))}`;
+    if (words.measureText(shorter).width <= width) return shorter;
+  }
+  return "";
 }

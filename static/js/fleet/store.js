@@ -4,7 +4,6 @@ import { DELTA, SNAPSHOT, UNKNOWN, UNKNOWN_CONFIDENCE, UNKNOWN_SHARE, uuid } fro
 
 // The place in this list is the code in the frame (agents/fleet/domain.py).
 export const STATES = ["pending", "running", "paused", "succeeded", "failed", "stopped", "lost"];
-export const KINDS = ["no GPU", "holds GPUs", "revenue-critical", "experimental"];
 export const STATE_SHAPES = ["○", "▶", "‖", "✓", "✕", "■", "?"];
 export const STATE_TONES = ["idle", "active", "warning", "good", "danger", "idle", "warning"];
 const TRAIL = 6; // last states kept for each run

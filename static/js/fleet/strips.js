@@ -56,7 +56,7 @@ export class Strips {
       const more = this.host.querySelector(`[data-bay-more="${bay}"]`);
       more.hidden = goals.length <= SHOWN;
       setText(more.querySelector("[data-more]"), String(goals.length - SHOWN));
-      list.parentElement.hidden = goals.length === 0;
+      list.closest(".bay").hidden = goals.length === 0;
     }
     for (const uid of this.made.keys()) if (!alive.has(uid)) this.made.delete(uid);
   }
@@ -100,12 +100,12 @@ function newStrip(goal) {
     element(
       "div",
       { class: "strip-head" },
-      element("a", { class: "strip-name", href: goalUrl(goal) }, goal.name),
+      element("span", {}, element("a", { class: "strip-name", href: goalUrl(goal) }, goal.name), " ", element("span", { class: "quiet" }, goal.namespace)),
       element("span", { class: "strip-phase" }),
     ),
-    element("div", { class: "strip-line" }, element("span", { class: "quiet" }, goal.namespace), element("span", { class: "strip-agents" })),
     element("span", { class: "fuel", role: "img" }, element("span", { class: "fuel-settled" }), element("span", { class: "fuel-reserved" })),
-    element("div", { class: "strip-line" }, element("span", { class: "strip-fuel" }), element("span", { class: "strip-note" })),
+    element("div", { class: "strip-line" }, element("span", { class: "strip-fuel" }), element("span", { class: "strip-agents" })),
+    element("div", { class: "strip-note" }),
   );
 }
 

@@ -5,7 +5,7 @@ import { FleetFeed } from "./feed.js";
 import { parseFilter, wordsOf } from "./filter.js";
 import { GROUPS } from "./layout.js";
 import { FleetMap } from "./map.js";
-import { FleetStore, KINDS, STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
+import { FleetStore, STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
 import { fuelText, setFuel, Strips } from "./strips.js";
 import { doing, FleetTable } from "./table.js";
 
@@ -156,8 +156,8 @@ class FleetTower extends HTMLElement {
     for (const slot of this.map.slots) counts[this.store.state[slot]] += 1;
     STATES.forEach((state, i) => setText(this.querySelector(`[data-count="${state}"]`), counts[i].toLocaleString("en")));
     const [shown, all] = [this.map.slots.length, this.store.count];
-    const total = shown === all ? `${all.toLocaleString("en")} agents` : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`;
-    setText(this.querySelector("[data-total]"), all === 1 && shown === 1 ? "1 agent" : total);
+    const total = this.matcher.isEmpty ? `${all.toLocaleString("en")} agents` : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`;
+    setText(this.querySelector("[data-total]"), all === 1 && this.matcher.isEmpty ? "1 agent" : total);
     this.showEmpty(shown, all);
   }
 
@@ -206,7 +206,7 @@ class FleetTower extends HTMLElement {
     panel.querySelector("[data-field=state]").replaceChildren(badge(STATE_TONES[run.state], STATE_SHAPES[run.state], STATES[run.state]));
     const facts = {
       task: run.task,
-      kind: `${run.role}, ${KINDS[run.kind]}`,
+      kind: `${run.role}, ${run.gpus ? "holds GPUs" : "no GPU"}`,
       node: run.node || (run.gpus ? "unknown" : "no GPU"),
       doing: doing(run),
       gpu: run.gpus ? `${gpuTime(run.gpuMs)} on ${run.gpus}` : "no GPU",
@@ -233,7 +233,7 @@ class FleetTower extends HTMLElement {
       setText(this.querySelector(".tower-feed .shape"), SHAPES[state]);
       this.count();
     }
-    setText(label, words);
+    setText(label, `map ${words}`);
     const isStale = state === "stale";
     const notice = this.querySelector(".stale-notice");
     notice.hidden = !isStale || this.store.count === 0;

@@ -28,7 +28,7 @@ out vec4 colour;
 float shape(vec2 p, int kind) {
   if (kind == 1) return max(abs(p.x), abs(p.y)) - 0.62;
   if (kind == 2) return (abs(p.x) + abs(p.y) - 0.88) * 0.72;
-  if (kind == 3) return max(abs(p.x) * 0.87 - p.y * 0.5, p.y) - 0.5;
+  if (kind == 3) return max(abs(p.x) * 0.87 - (p.y - 0.1) * 0.5, p.y - 0.1) - 0.46;
   return length(p) - 0.68;
 }
 float mark(vec2 p, int state) { // negative inside what is cut out
@@ -55,7 +55,7 @@ void main() {
   }
   if ((what.z & 1) == 1) {
     float ring = abs(max(abs(p.x), abs(p.y)) - 0.9);
-    float drawn = 1.0 - smoothstep(0.08, 0.08 + edge, ring);
+    float drawn = 1.0 - smoothstep(1.2 * edge, 2.2 * edge, ring);
     tint = mix(tint, ink, drawn);
     alpha = max(alpha, drawn);
   }
