@@ -60,6 +60,11 @@ from lineage.services.artifacts import (
     recall_artifact,
     record_use,
 )
+from lineage.services.directories import (
+    DIRECTORY_MEDIA_TYPE,
+    DirectoryInvalid,
+    push_directory,
+)
 
 router = Router(tags=["agents"])
 identity_router = Router(tags=["identity"])
@@ -118,7 +123,9 @@ def put_output(request: HttpRequest, name: str, payload: OutputIn) -> Status[Non
 
 
 class ArtifactQuery(Schema):
-    """What is pushed; the bytes are the body."""
+    """What is pushed; the bytes are the body, a tar stream for a directory."""
+
+    directory: bool = False
 
     kind: ArtifactKind = ArtifactKind.FILE
     name: str = Field(pattern=NAME)
@@ -136,17 +143,19 @@ def push(request: HttpRequest, query: Query[ArtifactQuery]) -> Status[dict[str, 
     origin = _origin(caller, query.namespace, query.span_id)
     _check_may_push(caller, query.kind)
     is_big = query.kind in (ArtifactKind.MODEL, ArtifactKind.DATASET)
+    media_type = DIRECTORY_MEDIA_TYPE if query.directory else query.media_type
     upload = Upload(
         stream=request,  # type: ignore[arg-type]  # a request reads like a binary stream
         kind=query.kind,
         name=query.name,
         filename=query.filename or query.name,
-        media_type=query.media_type,
+        media_type=media_type,
         expected_sha256=request.headers.get("X-Content-SHA256", "").lower(),
         tag=query.tag,
         max_bytes=settings.UPLOAD_MAX_BYTES if is_big else SMALL_KINDS_MAX_BYTES,
     )
-    return Status(201, artifact_document(push_artifact(upload, origin)))
+    store = push_directory if query.directory else push_artifact
+    return Status(201, artifact_document(store(upload, origin)))
 
 
 def _check_may_push(caller: Caller, kind: str) -> None:
@@ -216,19 +225,44 @@ def get_one(request: HttpRequest, digest: str) -> dict[str, Any]:
 @artifact_router.get("/{digest}/content")
 def content(request: HttpRequest, digest: str) -> StreamingHttpResponse:
     """The bytes of the artifact's single layer, checked against its digest while they stream."""
+    artifact = _readable(request, digest)
+    if artifact.media_type == DIRECTORY_MEDIA_TYPE:
+        raise DirectoryInvalid("This is a directory: read one file at /content/NAME.")
+    return _streamed(
+        request, artifact.blob_digest, size=artifact.size_bytes, media_type=artifact.media_type
+    )
+
+
+@artifact_router.get("/{digest}/content/{path:filename}")
+def file_content(request: HttpRequest, digest: str, filename: str) -> StreamingHttpResponse:
+    """The bytes of one file of a directory, checked against its digest while they stream."""
+    artifact = _readable(request, digest)
+    for layer in get_registry().stat(artifact.digest).layers:
+        if layer_title(layer.annotations) == filename:
+            return _streamed(request, layer.digest, size=layer.size, media_type=layer.media_type)
+    raise NotVisible(f"The artifact has no file {filename!r}.")
+
+
+def _readable(request: HttpRequest, digest: str) -> Artifact:
+    """An artifact the caller may read; that an agent read it is remembered."""
     caller = caller_of(request)
     artifact = get_artifact(_spaces(caller), digest)
     if artifact.recalled_at is not None and caller.attempt is not None:
         raise NotAllowed(f"The artifact was recalled: {artifact.recall_reason}")
     if caller.attempt is not None:
         record_use(artifact, attempt_uid=caller.attempt.uid, goal_uid=caller.attempt.goal_uid)
-    chunks = get_registry().read_layer(artifact.blob_digest)
+    return artifact
+
+
+def _streamed(
+    request: HttpRequest, blob_digest: str, *, size: int, media_type: str
+) -> StreamingHttpResponse:
+    chunks = get_registry().read_layer(blob_digest)
     response = StreamingHttpResponse(
-        _async(chunks) if isinstance(request, ASGIRequest) else chunks,
-        content_type=artifact.media_type,
+        _async(chunks) if isinstance(request, ASGIRequest) else chunks, content_type=media_type
     )
-    response["Content-Length"] = str(artifact.size_bytes)
-    response["X-Content-SHA256"] = artifact.blob_digest.removeprefix("sha256:")
+    response["Content-Length"] = str(size)
+    response["X-Content-SHA256"] = blob_digest.removeprefix("sha256:")
     response["Content-Disposition"] = "attachment"
     return response
 

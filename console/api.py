@@ -55,6 +55,7 @@ from lineage.registry.base import (
     RegistryError,
     TagImmutable,
 )
+from lineage.services.artifacts import ArtifactError
 from lineage.signing.base import SigningError
 from lineage.telemetry.base import TelemetryError
 
@@ -98,6 +99,7 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (NoAccount, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),
     (KeyReused, HTTPStatus.CONFLICT, "Key already used"),
     (LedgerError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid ledger entry"),
+    (ArtifactError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid artifact"),
     (TagImmutable, HTTPStatus.CONFLICT, "Tag is immutable"),
     (DigestMismatch, HTTPStatus.UNPROCESSABLE_ENTITY, "Digest mismatch"),
     (ArtifactTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),

@@ -27,6 +27,7 @@ from lineage.evidence.pack import build_pack
 from lineage.models import Artifact, Edge
 from lineage.registry import get_registry
 from lineage.registry.base import RegistryError
+from lineage.services.directories import DIRECTORY_MEDIA_TYPE
 from lineage.signing import get_signer
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Span, TelemetryError
@@ -372,7 +373,9 @@ def _bundles(artifacts: list[Artifact]) -> list[SignedFile]:
     files: list[SignedFile] = []
     for artifact in artifacts:
         name = artifact.digest.removeprefix("sha256:")[:16]
-        if artifact.blob_bundle:
+        if artifact.media_type == DIRECTORY_MEDIA_TYPE:
+            files.append(SignedFile(f"{name}.model", artifact.blob_bundle, artifact.signer))
+        elif artifact.blob_bundle:
             files.append(_blob_bundle(artifact, name))
         if artifact.statement_bundle:
             files.append(SignedFile(f"{name}.intoto", artifact.statement_bundle, artifact.signer))

@@ -1,7 +1,7 @@
 """Artifacts: pushed by digest, signed at push, never changed afterwards."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -79,11 +79,50 @@ def push_artifact(
         max_bytes=upload.max_bytes,
         expected_digest=f"sha256:{upload.expected_sha256}" if upload.expected_sha256 else "",
     )
+    signer = signer or get_signer()
+    content = stored.layers[0].digest
+    return keep_artifact(
+        stored,
+        upload,
+        origin,
+        provenance_statement(stored, upload, origin),
+        registry=registry,
+        signer=signer,
+        sign_content=lambda: signer.sign_digest(
+            content.removeprefix("sha256:"), identity=origin.identity
+        ),
+        content_digest=content,
+    )
+
+
+def keep_artifact(
+    stored: StoredArtifact,
+    upload: Upload,
+    origin: Origin,
+    statement: Mapping[str, Any],
+    *,
+    registry: Registry,
+    signer: Signer,
+    sign_content: Callable[[], str],
+    content_digest: str,
+    about: Sequence[str] = (),
+) -> Artifact:
+    """Sign and record what the registry stored, unless it is recorded already; tag it.
+
+    `sign_content` makes the bundle over the content that `content_digest` names.
+    """
     artifact = Artifact.objects.filter(namespace=origin.namespace, digest=stored.digest).first()
     if artifact is None:
-        statement = provenance_statement(stored, upload, origin)
-        artifact = _sign_and_record(
-            stored, upload, origin, statement, about=(), registry=registry, signer=signer
+        bundles = (sign_content(), signer.sign_statement(statement, identity=origin.identity))
+        artifact = _record(
+            stored,
+            upload,
+            origin,
+            registry=registry,
+            bundles=bundles,
+            content_digest=content_digest,
+            predicate_type=str(statement["predicateType"]),
+            about=about,
         )
     elif origin.attempt_uid is not None:
         _link_producer(artifact, origin)
@@ -123,17 +162,20 @@ def push_evidence(
         artifact_type=ARTIFACT_TYPE.format(kind=upload.kind),
         annotations={"org.opencontainers.image.title": name},
     )
-    earlier = Artifact.objects.filter(namespace=origin.namespace, digest=stored.digest).first()
-    if earlier is not None:
-        return earlier
-    return _sign_and_record(
+    signer = signer or get_signer()
+    content = stored.layers[0].digest
+    return keep_artifact(
         stored,
         upload,
         origin,
         statement,
-        about=[artifact.digest for artifact in about],
         registry=registry,
         signer=signer,
+        sign_content=lambda: signer.sign_digest(
+            content.removeprefix("sha256:"), identity=origin.identity
+        ),
+        content_digest=content,
+        about=[artifact.digest for artifact in about],
     )
 
 
@@ -180,21 +222,18 @@ def _subjects(artifact: Artifact) -> list[dict[str, Any]]:
     ]
 
 
-def _sign_and_record(
+def _record(
     stored: StoredArtifact,
     upload: Upload,
     origin: Origin,
-    statement: Mapping[str, Any],
     *,
-    about: Sequence[str],
     registry: Registry,
-    signer: Signer | None,
+    bundles: tuple[str, str],
+    content_digest: str,
+    predicate_type: str,
+    about: Sequence[str],
 ) -> Artifact:
-    signer = signer or get_signer()
-    layer = stored.layers[0]
-    blob_bundle = signer.sign_digest(layer.digest.removeprefix("sha256:"), identity=origin.identity)
-    statement_bundle = signer.sign_statement(statement, identity=origin.identity)
-    for bundle in (blob_bundle, statement_bundle):
+    for bundle in bundles:
         registry.push(
             [LayerSource(io.BytesIO(bundle.encode()), BUNDLE_MEDIA_TYPE, "bundle.sigstore.json")],
             artifact_type=BUNDLE_MEDIA_TYPE,
@@ -208,7 +247,7 @@ def _sign_and_record(
                 name=upload.name,
                 filename=upload.filename,
                 digest=stored.digest,
-                blob_digest=layer.digest,
+                blob_digest=content_digest,
                 media_type=upload.media_type,
                 size_bytes=stored.size,
                 goal_uid=origin.goal_uid,
@@ -217,9 +256,9 @@ def _sign_and_record(
                 pushed_by_kind=origin.actor.kind,
                 pushed_by_id=origin.actor.id,
                 signer=origin.identity,
-                blob_bundle=blob_bundle,
-                statement_bundle=statement_bundle,
-                predicate_type=str(statement["predicateType"]),
+                blob_bundle=bundles[0],
+                statement_bundle=bundles[1],
+                predicate_type=predicate_type,
                 about=list(about),
             )
             _link_producer(artifact, origin)

@@ -1,6 +1,9 @@
 """The API as a person and as an agent at work use it."""
 
+import gzip
+import io
 import json
+import tarfile
 from base64 import b64encode
 from typing import Any
 
@@ -237,6 +240,60 @@ def test_the_announced_digest_must_match(tower: Tower, running: tuple[Goal, Atte
         headers={"X-Content-SHA256": "0" * 64},
     )
     assert (answer.status_code, answer.json()["title"]) == (422, "Digest mismatch")
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return target.getvalue()
+
+
+def test_a_model_directory_is_signed_as_a_whole(
+    tower: Tower, running: tuple[Goal, Attempt], tmp_path: Any
+) -> None:
+    from goals.services.evidence import evidence_pack
+    from lineage.evidence.inspect import inspect_pack
+
+    agent = agent_api(tower, running[1])
+    files = {"config.json": b"{}", "weights/part-1.bin": b"w" * 5000}
+    pushed = push(agent, tar_of(files), directory="true")
+    assert pushed.status_code == 201, pushed.content
+    digest = pushed.json()["digest"]
+    assert sorted(layer["title"] for layer in pushed.json()["layers"]) == sorted(files)
+    again = push(agent, tar_of(dict(reversed(files.items()))), directory="true")
+    assert again.json()["digest"] == digest
+    part = agent.get(f"/artifacts/{digest}/content/weights/part-1.bin")
+    assert b"".join(part) == files["weights/part-1.bin"]
+    assert agent.get(f"/artifacts/{digest}/content").status_code == 422
+    assert agent.get(f"/artifacts/{digest}/content/nothing").status_code == 404
+    pack = tmp_path / "pack.zip"
+    pack.write_bytes(evidence_pack(running[0]))
+    assert inspect_pack(pack, signer=tower.twins.signer).ok
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no tar",
+        tar_of({}),
+        tar_of({"../escape": b"x"}),
+        tar_of({"/etc/passwd": b"x"}),
+        tar_of({"a": b"x", "./a": b"y"}),
+        gzip.compress(tar_of({"a": b"x"})),
+    ],
+)
+def test_a_hostile_directory_is_refused_whole(
+    tower: Tower, running: tuple[Goal, Attempt], content: bytes
+) -> None:
+    from lineage.models import Artifact
+
+    answer = push(agent_api(tower, running[1]), content, directory="true")
+    assert (answer.status_code, answer.json()["title"]) == (422, "Invalid artifact")
+    assert not Artifact.objects.exists()
 
 
 def test_the_openapi_document_is_3_1(tower: Tower) -> None:
