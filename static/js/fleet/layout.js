@@ -5,6 +5,8 @@ const HEAD = 1.6; // first guess of the room for a group's name, in cells
 const LEAST_HEAD = 0.5;
 const MOST_HEAD = 5; // beyond it names would take more room than agents
 const GAP = 1; // between blocks
+const WIDTHS = [0.7, 0.85, 1, 1.06, 1.15, 1.3, 1.5, 1.8, 2.3]; // tried against the ideal
+const BY_NAME = new Intl.Collator("en", { numeric: true }); // goal-2 before goal-10
 const GROUPS = ["goal", "namespace", "node", "role"];
 
 export { GROUPS };
@@ -15,30 +17,47 @@ export { GROUPS };
 then is at most. */
 export function layOut(store, slots, by, { width, height, namePixels, mostScale }) {
   const groups = groupsOf(store, slots, by);
-  const guess = place(store, groups, slots.length, width / height, HEAD);
-  const scale = Math.min(width / guess.width, height / guess.height, mostScale);
+  const box = { width, height, mostScale };
+  const scale = best(groups, box, HEAD).scale;
   const head = Math.min(Math.max((1.3 * namePixels) / scale, LEAST_HEAD), MOST_HEAD);
-  return place(store, groups, slots.length, width / height, head);
+  return place(store, groups, slots.length, best(groups, box, head).wide, head);
 }
 
-function place(store, groups, total, aspect, head) {
+/** The width of the rows, in cells, at which the whole is seen largest. */
+function best(groups, { width, height, mostScale }, head) {
   const area = groups.reduce((sum, group) => sum + blockArea(group.slots.length, head), 0);
-  const width = Math.max(Math.sqrt(area * aspect) * 1.06, 8);
-  const xs = new Float32Array(store.capacity);
-  const ys = new Float32Array(store.capacity);
-  let x = 0;
-  let y = 0;
-  let tallest = 0;
-  let right = 0;
-  const order = new Uint32Array(total);
-  let placed = 0;
+  let found = { scale: 0, wide: 8 };
+  for (const factor of WIDTHS) {
+    const wide = Math.max(Math.sqrt((area * width) / height) * factor, 8);
+    const [across, down] = extent(groups, wide, head);
+    const scale = Math.min(width / across, height / down, mostScale);
+    if (scale > found.scale) found = { scale, wide };
+  }
+  return found;
+}
+
+/** Width and height of the blocks in rows of a width, in cells. */
+function extent(groups, wide, head) {
+  let [x, y, tallest, right] = [0, 0, 0, 1];
   for (const group of groups) {
     const [columns, rows] = blockSize(group.slots.length);
-    if (x > 0 && x + columns > width) {
-      x = 0;
-      y += tallest + GAP;
-      tallest = 0;
-    }
+    if (x > 0 && x + columns > wide) [x, y, tallest] = [0, y + tallest + GAP, 0];
+    x += columns + GAP;
+    right = Math.max(right, x - GAP);
+    tallest = Math.max(tallest, rows + head);
+  }
+  return [right, Math.max(y + tallest, 1)];
+}
+
+function place(store, groups, total, wide, head) {
+  const xs = new Float32Array(store.capacity);
+  const ys = new Float32Array(store.capacity);
+  const order = new Uint32Array(total);
+  const [width, height] = extent(groups, wide, head);
+  let [x, y, tallest, placed] = [0, 0, 0, 0];
+  for (const group of groups) {
+    const [columns, rows] = blockSize(group.slots.length);
+    if (x > 0 && x + columns > wide) [x, y, tallest] = [0, y + tallest + GAP, 0];
     Object.assign(group, { x, y, width: columns, height: rows + head });
     for (let i = 0; i < group.slots.length; i += 1) {
       const slot = group.slots[i];
@@ -48,10 +67,9 @@ function place(store, groups, total, aspect, head) {
       placed += 1;
     }
     x += columns + GAP;
-    right = Math.max(right, x - GAP);
     tallest = Math.max(tallest, rows + head);
   }
-  return { groups, order, head, xs, ys, width: Math.max(right, 1), height: Math.max(y + tallest, 1) };
+  return { groups, order, head, xs, ys, width, height };
 }
 
 function blockSize(count) {
@@ -73,7 +91,7 @@ function groupsOf(store, slots, by) {
     group.slots.push(slot);
   }
   const sorted = [...groups.values()];
-  sorted.sort((one, other) => (one.title < other.title ? -1 : one.title > other.title ? 1 : 0));
+  sorted.sort((one, other) => BY_NAME.compare(one.title, other.title));
   return sorted;
 }
 
