@@ -186,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(201, b"{}")
             case ["POST artifacts"]:
                 blob = f"sha256:{hashlib.sha256(body).hexdigest()}"
-                assert self.headers["X-Content-SHA256"] == blob.removeprefix("sha256:")
+                if "directory=true" not in self.path:
+                    assert self.headers["X-Content-SHA256"] == blob.removeprefix("sha256:")
                 digest = "sha256:" + "d" * 64
                 plane.artifacts[digest] = body
                 answer = {"digest": digest, "blob_digest": blob, "size": len(body), "signed": True}

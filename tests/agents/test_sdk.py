@@ -2,9 +2,11 @@
 
 import datetime as dt
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,6 +161,19 @@ def test_artifacts_travel_and_are_checked(plane: ControlPlane, tmp_path: Path) -
     assert asked == {"kind": "model", "name": "checkout-risk", "filename": "weights.npz"}
 
 
+def test_a_directory_travels_as_a_tar(plane: ControlPlane, tmp_path: Path) -> None:
+    (tmp_path / "model" / "parts").mkdir(parents=True)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "parts" / "0.bin").write_bytes(b"weights")
+    with clearance.attempt() as run:
+        run.push_artifact(tmp_path / "model", kind="model", name="checkout-risk", because=None)
+    [asked] = [query for call, _, query in plane.calls if call == "POST artifacts"]
+    assert asked["directory"] == "true"
+    [body] = plane.artifacts.values()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert archive.getnames() == ["config.json", "parts/0.bin"]
+
+
 def test_evidence_and_releases(plane: ControlPlane) -> None:
     where = {"environment": "production", "service": "checkout"}
     with clearance.attempt() as run:
@@ -265,6 +280,7 @@ def test_an_incomplete_environment_is_said(
 
 SEED_SNIPPET = """
 import sys
+import tarfile
 import clearance_sdk as clearance
 from opentelemetry import trace
 

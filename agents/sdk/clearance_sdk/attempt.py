@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,14 @@ def _base_url(name: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ClearanceError(f"{name} is no http(s) URL", detail=url)
     return url
+
+
+def _packed(directory: Path, target: Path) -> Path:
+    """An uncompressed tar of the files below `directory`, by their relative names."""
+    with tarfile.open(target, mode="w") as archive:
+        for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+            archive.add(file, arcname=file.relative_to(directory).as_posix())
+    return target
 
 
 def _file_sha256(path: Path) -> str:
@@ -136,26 +145,39 @@ class Attempt:
         tag: str | None = None,
         media_type: str | None = None,
     ) -> Artifact:
-        """Store one file, streamed; the same bytes again give the same artifact.
+        """Store one file or one directory, streamed; the same bytes again give the same artifact.
 
         Raises: ClearanceError, OSError when the file cannot be read.
         """
         file = Path(path)
+        if file.is_dir():
+            with tempfile.TemporaryDirectory(prefix="clearance-") as folder:
+                packed = _packed(file, Path(folder) / f"{file.name}.tar")
+                return self._push_file(
+                    packed, kind=kind, name=name, because=because, tag=tag, directory="true"
+                )
+        return self._push_file(
+            file, kind=kind, name=name, because=because, tag=tag, media_type=media_type
+        )
+
+    def _push_file(
+        self, file: Path, *, kind: str, name: str, because: Cause | None, **more: str | None
+    ) -> Artifact:
         url = query(
             f"{self._api}/artifacts",
             kind=kind,
             name=name,
             filename=file.name,
-            tag=tag,
-            media_type=media_type,
             span_id=span_id_of(because) or None,
+            **more,
         )
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(file.stat().st_size),
-            "X-Content-SHA256": _file_sha256(file),
             "Accept": "application/json",
         }
+        if "directory" not in more:  # the digest is of what is stored, and that is not the tar
+            headers["X-Content-SHA256"] = _file_sha256(file)
         answer = self._http.answer(Call("POST", url, lambda: file.open("rb"), headers))
         return Artifact(
             answer["digest"], answer["blob_digest"], int(answer["size"]), bool(answer.get("signed"))
