@@ -147,6 +147,7 @@ class Account(models.Model):
     overrun = models.BigIntegerField(default=0)  # reported after the fact and not covered
 
     class Meta:
+        ordering = ["unit"]  # the same everywhere, whatever the database
         constraints = [
             models.UniqueConstraint(fields=["goal", "unit"], name="account_once_per_unit"),
             models.CheckConstraint(
