@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import signal
 import stat
 import time
@@ -78,6 +79,17 @@ def test_a_stray_file_among_the_workloads_is_left_alone(
     cluster.create(python_spec("sleeper", COUNTER))
     next(tmp_path.rglob("workloads")).joinpath("notes.txt").write_text("not ours")
     assert [status.name for status in cluster.list()] == ["sleeper"]
+
+
+def test_nothing_runs_on_once_its_directory_is_gone(cluster: LocalCluster, tmp_path: Path) -> None:
+    cluster.create(python_spec("counter", COUNTER))
+    eventually(lambda: cluster.get("counter").pid is not None)
+    pid = cluster.get("counter").pid
+    shim = read_process(pid).parent
+    guard = read_process(shim).parent
+    shutil.rmtree(tmp_path / "cluster")
+    family = [pid, shim, *([guard] if guard > 1 else [])]
+    eventually(lambda: all(read_process(one) is None for one in family))
 
 
 def test_a_pause_keeps_the_state(cluster: LocalCluster) -> None:

@@ -195,6 +195,8 @@ class Supervisor:
                 self._inspect_memory(family, self.memory_bytes)
             if self.record.phase == PAUSED and any(not each.is_stopped for each in family):
                 processes.stop_descendants(os.getpid(), self.record.pid)
+        if not self.directory.path.is_dir():
+            self._end("Killed", "Its directory was removed: nobody can steer it.", grace=0.0)
         if self._is_control_plane_gone(now):
             self._end("ControlPlaneGone", "The control plane that started it has ended.")
 
@@ -390,8 +392,9 @@ class Supervisor:
             message = f"{message} Stopped {over} GPU-milliseconds late, which are not charged."
         self.record.finished_at = self.wall_clock()
         self._set(phase, reason, message)
-        # The last status must get to disk: wait for space rather than lose what was used.
-        while not self._persist():
+        # The last status must get to disk: wait for space rather than lose what was used. Where
+        # the whole directory is gone there is nobody left to tell.
+        while not self._persist() and self.directory.path.is_dir():
             time.sleep(1.0)
         self.slots.release()
 
