@@ -6,7 +6,7 @@ from console import views
 from console.api import api
 from console.live.page import tower
 from goals.views import fleet, goal_detail, goal_list, releases, trace
-from governance.views import approvals, journal, tokens
+from governance.views import approvals, journal, policies, tokens
 
 UUID_PATTERN = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 NAME_PATTERN = "[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?"
@@ -76,6 +76,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("approvals", approvals.approval_list, name="approval_list"),
     path("approvals/<uuid:uid>", approvals.approval_detail, name="approval_detail"),
     path("approvals/<uuid:uid>/answer", approvals.approval_answer, name="approval_answer"),
+    path("policies", policies.policy_list, name="policy_list"),
+    path("policies/new", policies.policy_new, name="policy_new"),
+    path("policies/<slug:name>/return", policies.policy_return, name="policy_return"),
+    path("policies/<slug:name>/<int:number>", policies.policy_detail, name="policy_detail"),
+    path("policies/<slug:name>/<int:number>/stage", policies.policy_stage, name="policy_stage"),
+    path("policies/<slug:name>/<int:number>/work", policies.policy_work, name="policy_work"),
     path("journal", journal.record_list, name="record_list"),
     path("journal/<int:seq>", journal.record_detail, name="record_detail"),
     path("decisions/<uuid:uid>", journal.decision_detail, name="decision_detail"),

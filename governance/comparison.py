@@ -63,9 +63,10 @@ def _lines(text: str | None) -> list[str]:
 
 
 def _rows(left: Sequence[str], right: Sequence[str]) -> Iterator[Row]:
+    ends = len(left), len(right)
     for tag, first, last, start, end in _opcodes(left, right):
         if tag == "equal":
-            yield from _equal(left, first, last, start, is_last=last == len(left))
+            yield from _equal(left, first, last, start, is_last=(last, end) == ends)
             continue
         paired = min(last - first, end - start)
         for step in range(paired):

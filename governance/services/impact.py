@@ -52,6 +52,11 @@ class PointImpact:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped: str = ""
 
+    @property
+    def change_rows(self) -> list[tuple[str, str, int]]:
+        """(recorded, now, number), most frequent first."""
+        return [(before, now, number) for (before, now), number in self.changes.most_common()]
+
 
 @dataclass
 class Impact:
