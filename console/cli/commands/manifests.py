@@ -61,7 +61,8 @@ _file_option = click.option(
 def apply(invocation: Invocation, *, names: tuple[str, ...], is_dry: bool, form: str) -> None:
     """Create or change Agents and Goals from manifests (YAML or JSON, several documents each).
 
-    A file takes effect whole or not at all. Files of agents go first. A file that is refused does not stop the others; the worst exit code is kept.
+    A file takes effect whole or not at all. Files of agents go first. A file that is refused does
+    not stop the others; the worst exit code is kept.
     """
     applied: list[dict[str, Any]] = []
     refusals: list[ServerRefused] = []
