@@ -37,7 +37,7 @@ def tell_spend(
 ) -> dict[UUID, dict[str, int]]:
     """What each of these Goals has settled, by unit of its budget."""
     found: dict[UUID, dict[str, int]] = {}
-    settled = Account.objects.filter(goal_id__in=list(goal_uids), settled__gt=0)
+    settled = Account.objects.filter(goal_id__in=list(goal_uids))
     for goal_uid, unit, amount in settled.values_list("goal_id", "unit", "settled"):
         found.setdefault(goal_uid, {})[unit] = amount
     return found

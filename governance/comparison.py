@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 CONTEXT_LINES = 3  # as every diff shows
-MAX_COMPARED_LINES = 3000  # beyond, difflib takes seconds: the rest is shown as replaced whole
+MAX_COMPARED_LINES = 10_000  # beyond, difflib may take seconds: the rest is shown as replaced
 MAX_ROWS = 4000  # of one file in one page
 
 

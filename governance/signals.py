@@ -6,5 +6,5 @@ from django.dispatch import Signal
 approval_decided = Signal()
 
 # Asked of whoever keeps the ledger. Keyword argument: goal_uids (frozenset of UUID); a receiver
-# returns {goal uid: {unit: amount settled}} for those that settled something.
+# returns {goal uid: {unit: amount settled}} for those it knows.
 spend_asked = Signal()
