@@ -31,7 +31,7 @@ Everything rests on the keys in `keys/`. Compare this with what the operator pub
 ## 3. The manifest and who signed it
 
 `manifest.json` names every file with its SHA-256 and size. Its signature, certificate and log entry
-([sigstore-python](https://pypi.org/project/sigstore/) 4.5):
+(the Python package `sigstore` 4.5):
 
     sigstore --trust-config keys/trust_config.json verify identity --offline \\
         --bundle manifest.sigstore.json \\

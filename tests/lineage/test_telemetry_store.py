@@ -223,6 +223,16 @@ def test_every_acknowledged_span_survives_sigkill(tmp_path: Path) -> None:
     assert len(stored) % 50 == 0
 
 
+def test_everything_the_engine_writes_is_in_its_own_directory(
+    store: StoreProcess,  # noqa: F811
+) -> None:
+    telemetry = telemetry_of(store)
+    telemetry.ensure_schema()
+    telemetry.write_spans([batch(span("1" * 16))])
+    assert Path(f"/proc/{store.process.pid}/cwd").resolve() == store.path.resolve()
+    assert list(store.path.rglob("*.proto"))
+
+
 def test_the_token_is_made_once_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "store.token"
     found: list[str] = []

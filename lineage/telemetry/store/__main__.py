@@ -111,12 +111,15 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     path = options.path.absolute()
+    options.token_file = options.token_file.absolute()
     lock = prepare_directory(path)
     try:
         token = store_token(options.token_file)
     except OSError as error:
         refuse(disk_sentence(options.token_file, error))
     sock = listening_socket(options.host, options.port)
+    # The engine keeps compiled schemas in `__cache__` below wherever the process stands.
+    os.chdir(path)
     # Only here, behind every check that can end the process early: loading the engine takes a
     # second, and nothing may fork once it is in.
     from lineage.telemetry.store.engine import Engine  # noqa: PLC0415
