@@ -353,7 +353,7 @@ def push_statement(request: HttpRequest, payload: EvidenceIn) -> Status[dict[str
     """Push a signed statement about artifacts."""
     caller = caller_of(request)
     _check_may_push(caller, ArtifactKind.EVIDENCE)
-    origin = _origin(caller, "default", payload.span_id)
+    origin = _origin(caller, payload.namespace, payload.span_id)
     about = [get_artifact(Q(namespace=origin.namespace), digest) for digest in payload.about]
     evidence = push_evidence(
         name=payload.name,

@@ -102,6 +102,7 @@ class EvidenceIn(Schema):
         "https://orchestration.ai/ab-test/v1", max_length=255, pattern=r"^[a-z]+:[!-~]+$|^[!-~]+$"
     )
     predicate: dict[str, Any]
+    namespace: str = Field("default", max_length=63)  # of a person; an agent has its own
     span_id: str = Field("", pattern=SPAN_ID)
 
 

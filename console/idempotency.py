@@ -19,7 +19,17 @@ KEY_MAX = 200
 KEPT = dt.timedelta(hours=24)
 # A request that never finished (its process was killed) blocks its key no longer than this.
 ABANDONED = dt.timedelta(minutes=1)
-STREAMED = "/api/v1/artifacts"  # content-addressed: repeating a push changes nothing anyway
+# Answers that are never kept: a push is content-addressed anyway and its body is streamed; the
+# others hold a token or an identity, which are shown once and stored nowhere.
+NEVER_KEPT = frozenset(
+    {
+        "/api/v1/artifacts",
+        "/api/v1/login",
+        "/api/v1/tokens",
+        "/api/v1/identity/exchange",
+        "/api/v1/identity/renew",
+    }
+)
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -34,7 +44,7 @@ class IdempotencyMiddleware:
         key = request.headers.get(HEADER, "")
         is_unsafe = request.method in ("POST", "PUT", "PATCH", "DELETE")
         path = request.path
-        if not key or not is_unsafe or not path.startswith(API_PREFIX) or path == STREAMED:
+        if not key or not is_unsafe or not path.startswith(API_PREFIX) or path in NEVER_KEPT:
             return self.get_response(request)
         if len(key) > KEY_MAX:
             return problem_response(

@@ -140,7 +140,7 @@ class SpanNews:
             self._has_news.clear()
             try:
                 self.flush()
-            except Exception:
+            except Exception:  # a thread that dies would tell nothing more, and nobody would know
                 logger.exception("telling of spans failed")
             time.sleep(PUBLISH_SECONDS)
 

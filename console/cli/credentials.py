@@ -72,7 +72,7 @@ def write_login(login: Login) -> Path:
                 stream.write("\n")
             Path(name).chmod(OWNER_ONLY)
             Path(name).replace(path)
-        except BaseException:
+        except BaseException:  # interrupted or not, no half file with a token stays
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:

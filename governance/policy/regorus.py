@@ -138,8 +138,7 @@ class RegorusPolicy:
             raise SandboxLost("timeout", text) from None
         try:
             yield sandbox
-        except BaseException:
-            # Whatever was under way, its answers must not be taken for the next caller's.
+        except BaseException:  # its answers must not be taken for the next caller's
             sandbox.kill()
             raise
         finally:

@@ -208,7 +208,7 @@ def expire_approvals() -> int:
         try:
             with journaled():
                 expired += _close([approval], ApprovalState.EXPIRED, "Nobody answered in time.")
-        except Exception:
+        except Exception:  # whatever a receiver does, the other approvals expire all the same
             logger.exception("approval %s cannot be expired", approval.uid)
     return expired
 

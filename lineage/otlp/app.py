@@ -90,7 +90,7 @@ class OtlpTraceApp:
             refusal = OtlpError(401, str(error) or "The bearer token is not valid.")
         except OtlpError as error:
             refusal = error
-        except Exception:
+        except Exception:  # a client gets no traceback, whatever went wrong
             logger.exception("An export failed in a way the ingest does not know")
             refusal = OtlpError(500, "The export could not be handled; the log says why.")
         else:

@@ -165,6 +165,29 @@ def test_a_repeated_request_with_a_key_has_one_effect(tower: Tower) -> None:
     assert again.json() == first.json()
 
 
+def test_an_answer_that_holds_a_secret_is_never_kept(tower: Tower) -> None:
+    from console.models import KeptAnswer
+
+    key = {"Idempotency-Key": "k1"}
+    login = {"username": "operator", "password": "correct horse battery"}
+    signed_in = Api().post("/login", login, **key)
+    assert signed_in.status_code == 200
+    made = Api(signed_in.json()["token"]).post("/tokens", {"name": "t"}, **key)
+    assert made.status_code == 201
+    assert (
+        Api().post("/identity/exchange", {"join_token": "x", "csr": "y"}, **key).status_code == 401
+    )
+    assert not KeptAnswer.objects.exists()
+
+
+def test_a_cookie_alone_changes_nothing(tower: Tower) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(tower.people["operator"])
+    assert client.get("/api/v1/goals").status_code == 200
+    answer = client.post("/api/v1/tokens", '{"name": "t"}', content_type="application/json")
+    assert answer.status_code == 403
+
+
 def agent_api(tower: Tower, attempt: Attempt) -> Api:
     """What the attempt's program does first: trade its join token."""
     token = tower.twins.cluster_spec(attempt).environment["CLEARANCE_JOIN_TOKEN"]
@@ -295,6 +318,14 @@ def test_a_hostile_directory_is_refused_whole(
     answer = push(agent_api(tower, running[1]), content, directory="true")
     assert (answer.status_code, answer.json()["title"]) == (422, "Invalid artifact")
     assert not Artifact.objects.exists()
+
+
+def test_a_person_pushes_evidence_in_a_namespace_of_theirs(tower: Tower) -> None:
+    api = api_of(tower, "admin")
+    digest = push(api, b"weights", namespace="shop").json()["digest"]
+    statement = {"name": "ab-test", "about": [digest], "predicate": {}, "namespace": "shop"}
+    answer = api.post("/evidence", statement)
+    assert (answer.status_code, answer.json().get("namespace")) == (201, "shop")
 
 
 def test_the_openapi_document_is_3_1(tower: Tower) -> None:

@@ -209,7 +209,7 @@ class Attempt:
                     )
                 draft.flush()
                 os.replace(draft.name, target)
-            except BaseException:
+            except BaseException:  # interrupted or not, no half file stays
                 os.unlink(draft.name)
                 raise
         return target

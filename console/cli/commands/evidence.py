@@ -76,8 +76,7 @@ def verify(*, pack: Path, fingerprint: str, form: str) -> None:
     Without --fingerprint the pack's keys are only shown to be consistent: compare the fingerprint
     with the one that was published elsewhere.
     """
-    # Brings cryptography and sigstore with it: a second that no other command should wait.
-    from lineage.evidence.inspect import inspect_pack  # noqa: PLC0415
+    from lineage.evidence.inspect import inspect_pack  # noqa: PLC0415 - sigstore loads for a second
 
     report = inspect_pack(pack)
     is_trusted = not fingerprint or report.fingerprint.lower() == fingerprint.strip().lower()
