@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import NoReturn
 
-from goals.domain.syntax import UNPRINTABLE, TextSyntaxError, plain_spaces, shown
+from goals.domain.syntax import Cursor, TextSyntaxError
 
 TEXT_MAX = 200  # characters of a budget; the longest sensible one is about 60
 
@@ -23,7 +22,6 @@ TOKENS_MAX = 1_000_000_000_000
 MICRO_USD_MAX = 1_000_000_000 * 1_000_000  # a billion USD
 
 _MICRO_USD_PER_USD = 1_000_000
-_SPACE = re.compile(r" *")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _CHUNK = re.compile(r"[^ ,]+")
 _UNIT = re.compile(r"GPU(?:-| +)[A-Za-z]+|[A-Za-z]+", re.IGNORECASE)
@@ -107,63 +105,36 @@ def parse_budget(text: str) -> Budget:
     return _Parser(text).budget()
 
 
-class _Parser:
-    """A cursor over one text; each method consumes what it names or raises."""
+class _Parser(Cursor):
+    """Each method consumes what it names or raises."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
+    error = BudgetSyntaxError
+    text_max = TEXT_MAX
+    chunk = _CHUNK
 
     def budget(self) -> Budget:
-        self._check_characters()
+        self.start()
         amounts: dict[str, int] = {}
         while True:
             start = self.position
             dimension, amount = self._dimension()
             if dimension in amounts:
-                self._fail(start, f"{_noun(dimension)} only once", self.text[start:])
+                self.fail(start, f"{_noun(dimension)} only once", self.text[start:])
             amounts[dimension] = amount
             if self.position == len(self.text):
                 return Budget(**amounts)
             if self.text[self.position] != ",":
-                self._fail(self.position, "a comma or the end", self._rest())
+                self.fail(self.position, "a comma or the end", self.rest())
             self.position += 1
-            self._skip_space()
-
-    def _fail(self, position: int, expected: str, found: str) -> NoReturn:
-        raise BudgetSyntaxError(position, expected, shown(found), text=self.text[:TEXT_MAX])
-
-    def _check_characters(self) -> None:
-        if len(self.text) > TEXT_MAX:
-            self._fail(TEXT_MAX, f"at most {TEXT_MAX} characters", self.text[TEXT_MAX:])
-        self.text = plain_spaces(self.text)
-        if bad := UNPRINTABLE.search(self.text):
-            self._fail(bad.start(), "printable text on one line", bad.group())
-        self._skip_space()
-
-    def _skip_space(self) -> None:
-        match = _SPACE.match(self.text, self.position)
-        self.position = match.end() if match else self.position
-
-    def _take(self, pattern: re.Pattern[str]) -> str | None:
-        match = pattern.match(self.text, self.position)
-        if match is None:
-            return None
-        self.position = match.end()
-        self._skip_space()
-        return match.group()
-
-    def _rest(self) -> str:
-        chunk = _CHUNK.match(self.text, self.position)
-        return chunk.group() if chunk else self.text[self.position : self.position + 1]
+            self.skip_space()
 
     def _dimension(self) -> tuple[str, int]:
         start = self.position
-        has_dollar = self._take(re.compile(r"\$")) is not None
-        digits = self._take(_NUMBER)
+        has_dollar = self.take(re.compile(r"\$")) is not None
+        digits = self.take(_NUMBER)
         if digits is None:
-            expected = "a positive number" if self._rest()[:1] == "-" else f"an amount: {_EXAMPLE}"
-            self._fail(self.position, expected, self._rest())
+            expected = "a positive number" if self.rest()[:1] == "-" else f"an amount: {_EXAMPLE}"
+            self.fail(self.position, expected, self.rest())
         multiplier = self._multiplier()
         measure = _MEASURES["usd"] if has_dollar else self._measure()
         exact = Fraction(digits) * multiplier * measure.scale  # Decimal would round
@@ -171,34 +142,34 @@ class _Parser:
 
     def _multiplier(self) -> int:
         start = self.position
-        letter = self._take(_MULTIPLIER)
+        letter = self.take(_MULTIPLIER)
         if letter is None:
             return 1
         if letter not in _MULTIPLIERS:
-            self._fail(start, "k (thousand) or M (million)", letter)
+            self.fail(start, "k (thousand) or M (million)", letter)
         return _MULTIPLIERS[letter]
 
     def _measure(self) -> _Measure:
         start = self.position
-        spelling = self._take(_UNIT)
+        spelling = self.take(_UNIT)
         folded = re.sub(r" +", "-", (spelling or "").lower())
         measure = _MEASURES.get(folded)
         if measure is None:
             units = "a unit: GPU-seconds, GPU-minutes, GPU-hours, tokens, USD or cents"
             if re.match(r",\d{3}", self.text[start:]):
                 units += " (a comma separates amounts; write 200000 or 200k)"
-            self._fail(start, units, spelling or self._rest())
+            self.fail(start, units, spelling or self.rest())
         return measure
 
     def _whole(self, start: int, exact: Fraction, dimension: str) -> int:
         limit, limit_text, step = _LIMITS[dimension]
         amount_text = self.text[start : self.position]
         if exact == 0:
-            self._fail(start, "an amount above zero", amount_text)
+            self.fail(start, "an amount above zero", amount_text)
         if exact > limit:
-            self._fail(start, f"at most {limit_text}", amount_text)
+            self.fail(start, f"at most {limit_text}", amount_text)
         if exact.denominator != 1:
-            self._fail(start, step, amount_text)
+            self.fail(start, step, amount_text)
         return int(exact)
 
 

@@ -14,9 +14,8 @@ import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import NoReturn
 
-from goals.domain.syntax import UNPRINTABLE, TextSyntaxError, plain_spaces, shown
+from goals.domain.syntax import Cursor, TextSyntaxError
 from goals.domain.units import (
     NO_UNIT,
     UNITS,
@@ -34,7 +33,6 @@ THRESHOLD_MAX = 1e15  # below 2**53, so that every whole threshold is exact as a
 WINDOW_SECONDS_MAX = 366 * 86_400.0  # a year: longer than any telemetry is kept hot
 EQUALITY_TOLERANCE = 1e-9  # relative; unit conversion may cost the last bits of a float
 
-_SPACE = re.compile(r" *")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _COMPARATOR = re.compile(r"<=|>=|==|<|>|=|\u2264|\u2265")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,4})?(?![\d.])", re.ASCII)
@@ -164,22 +162,22 @@ def number_text(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-class _Parser:
-    """A cursor over one text; each method consumes what it names or raises."""
+class _Parser(Cursor):
+    """Each method consumes what it names or raises."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
+    error = ObjectiveSyntaxError
+    text_max = TEXT_MAX
+    chunk = _CHUNK
 
     def objective(self) -> Objective:
-        self._check_characters()
+        self.start()
         aggregate, metric = self._measurement()
         comparator = self._comparator()
         number_at = self.position
         threshold, has_dollar = self._number("a number")
         unit = UNITS["USD"] if has_dollar else self._unit()
         if threshold < 0 and not unit.is_signed:
-            self._fail(
+            self.fail(
                 number_at,
                 f"a number that is not negative ({unit.dimension})",
                 number_text(threshold),
@@ -196,88 +194,60 @@ class _Parser:
             window_seconds=window_seconds,
         )
 
-    def _fail(self, position: int, expected: str, found: str) -> NoReturn:
-        raise ObjectiveSyntaxError(position, expected, shown(found), text=self.text[:TEXT_MAX])
-
-    def _check_characters(self) -> None:
-        if len(self.text) > TEXT_MAX:
-            self._fail(TEXT_MAX, f"at most {TEXT_MAX} characters", self.text[TEXT_MAX:])
-        # A YAML block scalar ends in a line break: harmless at the end, confusing anywhere else.
-        self.text = plain_spaces(self.text)
-        if bad := UNPRINTABLE.search(self.text):
-            self._fail(bad.start(), "printable text on one line", bad.group())
-        self._skip_space()
-
-    def _skip_space(self) -> None:
-        match = _SPACE.match(self.text, self.position)
-        self.position = match.end() if match else self.position
-
-    def _take(self, pattern: re.Pattern[str]) -> str | None:
-        match = pattern.match(self.text, self.position)
-        if match is None:
-            return None
-        self.position = match.end()
-        self._skip_space()
-        return match.group()
-
-    def _rest(self) -> str:
-        chunk = _CHUNK.match(self.text, self.position)
-        return chunk.group() if chunk else ""
-
     def _measurement(self) -> tuple[Aggregate, str]:
         start = self.position
         words: list[str] = []
-        while word := self._take(_WORD):
+        while word := self.take(_WORD):
             words.append(word.lower())
         if not words:
-            self._fail(start, 'a metric such as "p99 latency"', self._rest())
+            self.fail(start, 'a metric such as "p99 latency"', self.rest())
         aggregate = Aggregate.LAST
         if len(words) > 1 and words[0] in _AGGREGATES:
             aggregate = Aggregate(words.pop(0))
         metric = "_".join(words)
         if len(metric) > METRIC_MAX:
-            self._fail(start, f"a metric of at most {METRIC_MAX} characters", metric)
+            self.fail(start, f"a metric of at most {METRIC_MAX} characters", metric)
         return aggregate, metric
 
     def _comparator(self) -> Comparator:
         start = self.position
-        symbol = self._take(_COMPARATOR)
+        symbol = self.take(_COMPARATOR)
         if symbol is None:
-            self._fail(start, "a comparator (<, <=, >, >= or ==)", self._rest())
+            self.fail(start, "a comparator (<, <=, >, >= or ==)", self.rest())
         return Comparator(_COMPARATOR_SPELLINGS.get(symbol, symbol))
 
     def _number(self, expected: str) -> tuple[float, bool]:
         start = self.position
-        has_dollar = self._take(re.compile(r"\$")) is not None
-        digits = self._take(_NUMBER)
+        has_dollar = self.take(re.compile(r"\$")) is not None
+        digits = self.take(_NUMBER)
         if digits is None:
-            self._fail(self.position, expected, self._rest())
+            self.fail(self.position, expected, self.rest())
         exact = Decimal(digits)
         value = float(exact)
         if abs(exact) > THRESHOLD_MAX:
-            self._fail(start, f"a number of at most {THRESHOLD_MAX:.0e}", digits)
+            self.fail(start, f"a number of at most {THRESHOLD_MAX:.0e}", digits)
         if exact and not value:
-            self._fail(start, "a number that a 64-bit float can hold", digits)
+            self.fail(start, "a number that a 64-bit float can hold", digits)
         return value + 0.0, has_dollar  # + 0.0: "-0" is 0
 
     def _unit(self) -> Unit:
         start = self.position
-        chunk = self._rest()
+        chunk = self.rest()
         if not chunk or chunk in ("for", "over"):
             return NO_UNIT
         unit = find_unit(chunk)
         if unit is None or chunk == "1":
             near = closest_unit(chunk)
             hint = f'a unit ({known_units()}), "for", "over" or the end'
-            self._fail(start, f'the unit "{near}" or {hint}' if near else hint, chunk)
-        self._take(_CHUNK)
+            self.fail(start, f'the unit "{near}" or {hint}' if near else hint, chunk)
+        self.take(_CHUNK)
         return unit
 
     def _tails(self) -> tuple[str, float | None]:
         selector, window_seconds = "", None
         while self.position < len(self.text):
             start = self.position
-            word = self._take(_CHUNK)
+            word = self.take(_CHUNK)
             if word == "for" and not selector:
                 selector = self._selector()
             elif word == "over" and window_seconds is None:
@@ -285,21 +255,21 @@ class _Parser:
             else:
                 left = ['"for"'] if not selector else []
                 left += ['"over"'] if window_seconds is None else []
-                self._fail(start, " or ".join([*left, "the end"]), word or "")
+                self.fail(start, " or ".join([*left, "the end"]), word or "")
         return selector, window_seconds
 
     def _selector(self) -> str:
         start = self.position
         quoted = _QUOTED.match(self.text, start)
         if quoted:
-            self._take(_QUOTED)
+            self.take(_QUOTED)
             selector = " ".join(quoted.group(1).split())
         else:
-            selector = self._take(_CHUNK) or ""
+            selector = self.take(_CHUNK) or ""
         if not selector or '"' in selector:
-            self._fail(start, 'what to measure, such as /checkout or "two words"', selector)
+            self.fail(start, 'what to measure, such as /checkout or "two words"', selector)
         if len(selector) > SELECTOR_MAX:
-            self._fail(start, f"a selector of at most {SELECTOR_MAX} characters", selector)
+            self.fail(start, f"a selector of at most {SELECTOR_MAX} characters", selector)
         return selector
 
     def _window(self) -> float:
@@ -308,10 +278,10 @@ class _Parser:
         unit_at = self.position
         unit = NO_UNIT if has_dollar else self._unit()
         if unit.dimension != "time":
-            self._fail(unit_at, "a unit of time (s, min or h)", self.text[unit_at:])
+            self.fail(unit_at, "a unit of time (s, min or h)", self.text[unit_at:])
         seconds = convert(count, unit=unit.symbol, into=UNITS["s"])
         if not 0 < seconds <= WINDOW_SECONDS_MAX:
-            self._fail(
+            self.fail(
                 start, "a window longer than nothing and at most 366 days", number_text(count)
             )
         return seconds

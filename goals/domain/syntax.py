@@ -1,6 +1,7 @@
 """Errors of the one-line grammars: where the text went wrong and what was expected there."""
 
 import re
+from typing import ClassVar, NoReturn
 
 # Anything that is not printable text on one line: C0, DEL, C1, line and paragraph separators,
 # lone surrogates (they have no UTF-8 form) and the marks that hide or reorder text on a screen.
@@ -47,3 +48,52 @@ def shown(text: str) -> str:
     if len(clean) > FOUND_SHOWN_MAX:
         clean = clean[:FOUND_SHOWN_MAX] + "\N{HORIZONTAL ELLIPSIS}"
     return f'"{clean}"'
+
+
+class Cursor:
+    """A place in one text, for the parsers of one-line grammars: it consumes or raises.
+
+    A grammar names its `error` and how many characters its texts may have.
+    """
+
+    error: ClassVar[type[TextSyntaxError]]
+    text_max: ClassVar[int]
+    chunk: ClassVar[re.Pattern[str]]  # what is shown as found when nothing fits
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
+
+    def fail(self, position: int, expected: str, found: str) -> NoReturn:
+        """Raise the grammar's error at `position`."""
+        raise self.error(position, expected, shown(found), text=self.text[: self.text_max])
+
+    def start(self) -> None:
+        """Refuse texts that are too long or hold what cannot be printed; go to the first word."""
+        if len(self.text) > self.text_max:
+            expected = f"at most {self.text_max} characters"
+            self.fail(self.text_max, expected, self.text[self.text_max :])
+        # A YAML block scalar ends in a line break: harmless at the end, confusing anywhere else.
+        self.text = plain_spaces(self.text)
+        if bad := UNPRINTABLE.search(self.text):
+            self.fail(bad.start(), "printable text on one line", bad.group())
+        self.skip_space()
+
+    def skip_space(self) -> None:
+        """Go to the next character that is no space."""
+        while self.text.startswith(" ", self.position):
+            self.position += 1
+
+    def take(self, pattern: re.Pattern[str]) -> str | None:
+        """What the pattern matches here, consumed with the spaces behind it."""
+        match = pattern.match(self.text, self.position)
+        if match is None:
+            return None
+        self.position = match.end()
+        self.skip_space()
+        return match.group()
+
+    def rest(self) -> str:
+        """The next piece of the text, for an error."""
+        chunk = self.chunk.match(self.text, self.position)
+        return chunk.group() if chunk else self.text[self.position : self.position + 1]
