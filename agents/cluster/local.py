@@ -56,7 +56,7 @@ DRAFT_MAX_AGE_SECONDS = 300.0  # a directory half made or half removed by somebo
 DRAFT_PREFIX = "."
 # The package by its short name from its own directory: see agents/cluster/shim/__init__.py.
 SHIM_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[2]); from shim.supervisor import main; main(sys.argv[1])"
+    "import sys; sys.path.append(sys.argv[2]); from shim.entry import main; main(sys.argv[1])"
 )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from .supervisor import main
+from .entry import main
 
 if __name__ == "__main__":
     main(sys.argv[1])
