@@ -26,7 +26,7 @@ LOW_MS_PER_GPU = 6_000
 LEAST_MS_PER_GPU = 250  # below this a start or resume is not worth its overhead
 MS_PER_HOUR = 3_600_000
 ALLOWANCE_EXHAUSTED = "AllowanceExhausted"  # the cluster's reason, see WorkloadStatus
-DECLARED_GPU = "declared"  # price name of GPU slots that are only declared
+GPU_PRICE = "default"  # one price per GPU-hour for every card and slot of this cluster
 
 
 class PriceUnknown(Exception):
@@ -96,7 +96,7 @@ def _affordable(goal: Goal, gpu_ms: int, least: int, priced_at: dt.datetime | No
     money = account_or_none(goal, Unit.MICRO_USD)
     if money is None:
         return gpu_ms
-    price = price_of("gpu", DECLARED_GPU, at=priced_at)
+    price = price_of("gpu", GPU_PRICE, at=priced_at)
     affordable = money.available * MS_PER_HOUR // price if price else gpu_ms
     if affordable < least:
         cost = gpu_cost(least, priced_at)
@@ -121,7 +121,7 @@ def _reserve_money(
 
 def gpu_cost(gpu_ms: int, priced_at: dt.datetime | None = None) -> int:
     """Micro-USD of GPU time, rounded up. Raises PriceUnknown."""
-    return -(-gpu_ms * price_of("gpu", DECLARED_GPU, at=priced_at) // MS_PER_HOUR)
+    return -(-gpu_ms * price_of("gpu", GPU_PRICE, at=priced_at) // MS_PER_HOUR)
 
 
 def settle_gpu(goal: Goal, attempt: Attempt) -> None:

@@ -23,7 +23,7 @@ from goals.services.approval_facts import graph_facts
 from goals.services.conditions import set_condition, set_phase
 from goals.services.landing import start_landing
 from goals.services.lease import Lease, fenced
-from goals.services.metering import DECLARED_GPU, PriceUnknown, account_or_none, price_of
+from goals.services.metering import GPU_PRICE, PriceUnknown, account_or_none, price_of
 from governance.domain import ApprovalKind
 from governance.policy.base import Outcome, PolicyPoint
 from governance.services.approvals import Question, open_approval
@@ -323,7 +323,7 @@ def _unpriced(goal: Goal, document: Mapping[str, Any]) -> str:
     if not has_money or not any(node["gpus"] for node in document["tasks"]):
         return ""
     try:
-        price_of("gpu", DECLARED_GPU)
+        price_of("gpu", GPU_PRICE)
     except PriceUnknown as error:
         return f"The budget names money and the tasks use GPUs: {error}"
     return ""

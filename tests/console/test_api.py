@@ -156,7 +156,7 @@ def test_a_viewer_may_not_apply(tower: Tower) -> None:
 
 def test_a_repeated_request_with_a_key_has_one_effect(tower: Tower) -> None:
     api = api_of(tower, "admin")
-    body = {"kind": "gpu", "name": "declared", "micro_usd": 2_000_000}
+    body = {"kind": "gpu", "name": "default", "micro_usd": 2_000_000}
     first = api.post("/prices", body, **{"Idempotency-Key": "k1"})
     again = api.post("/prices", body, **{"Idempotency-Key": "k1"})
     other = api.post("/prices", {**body, "micro_usd": 1}, **{"Idempotency-Key": "k1"})

@@ -269,7 +269,7 @@ def test_what_waits_comes_first_with_its_cost(tower: Any) -> None:
     assert "Waits for a human: 1" in part
     assert "holds 1 GPU, " in part
     assert "unknown</span> a minute" in part
-    set_price(kind="gpu", name="declared", micro_usd=1_200_000, actor=tower.admin.actor)
+    set_price(kind="gpu", name="default", micro_usd=1_200_000, actor=tower.admin.actor)
     part = browser.get("/tower", headers={"HX-Request": "true"}).content.decode()
     assert "0.02 USD a minute" in part
 

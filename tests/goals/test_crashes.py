@@ -139,7 +139,7 @@ MORE = "requireApproval: true"
 def fleet(tower: Any) -> Any:
     from goals.services.prices import set_price
 
-    set_price(kind="gpu", name="declared", micro_usd=3_600_000, actor=tower.admin.actor)
+    set_price(kind="gpu", name="default", micro_usd=3_600_000, actor=tower.admin.actor)
     tower.register("scout", produces="profile")
     tower.register("tuner", gpus=1, consumes="profile", produces="weights")
     return tower

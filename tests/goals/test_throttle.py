@@ -208,14 +208,14 @@ def test_gpus_without_a_price_are_denied_before_anything_runs(tower: Any) -> Non
     tower.register("tuner", gpus=1)
     goal = tower.reconcile(tower.apply(agents="tuner", budget="5 GPU-minutes, 1 USD").goal)
     assert (goal.phase, goal.landing_reason) == (Phase.DENIED, "PriceUnknown")
-    assert "No price is set for gpu 'declared'" in goal.landing_message
+    assert "No price is set for gpu 'default'" in goal.landing_message
     assert tower.attempts(goal) == []
     assert goal.landed_at is not None
     assert {a.available for a in goal.accounts.all()} == {0}
 
 
 def test_gpu_time_is_metered_in_time_and_in_money(tower: Any) -> None:
-    set_price(kind="gpu", name="declared", micro_usd=3_600_000, actor=tower.admin.actor)
+    set_price(kind="gpu", name="default", micro_usd=3_600_000, actor=tower.admin.actor)
     tower.register("tuner", gpus=1)
     goal = tower.apply(agents="tuner", budget="5 GPU-minutes, 0.013 USD").goal
     for _ in range(6):
