@@ -5,6 +5,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
+from console.places import PLACES
 from governance.access import visible_approvals
 from governance.domain import ApprovalState
 from governance.sessions import session_principal
@@ -25,6 +26,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "csp_nonce": getattr(request, "csp_nonce", ""),
         "theme": theme_of(request),
         "themes": THEMES,
+        "places": PLACES,
         "pending_approvals": SimpleLazyObject(lambda: _pending(request)),
     }
 

@@ -1,7 +1,6 @@
 """The hub of a web process: keeps the fleet in memory and feeds every open map from it."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +36,7 @@ LINGER_SECONDS: Final = 30.0  # the fleet is kept so long for a page that is loa
 MAX_CLIENTS: Final = 1000  # of one web process
 MAX_CLIENTS_PER_SESSION: Final = 16  # tabs of one browser
 MAX_SPANS: Final = 50_000  # heard between two ticks
+CANCEL_SECONDS: Final = 1.0
 SIGNED_OUT: Final = 4401  # private close codes, named after the HTTP statuses
 FORBIDDEN: Final = 4403
 TOO_MANY: Final = 4429
@@ -146,12 +146,12 @@ class FleetHub:
     async def close(self) -> None:
         """End everything; the next client starts it again."""
         current = asyncio.current_task()
-        for task in self._tasks:
-            if task is not current:
+        tasks, self._tasks = [task for task in self._tasks if task is not current], []
+        while tasks:  # a library may swallow a cancellation: it is said until the task has ended
+            for task in tasks:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        self._tasks = []
+            _, pending = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+            tasks = list(pending)
         if self._thread is not None:
             thread, self._thread = self._thread, None
             await asyncio.get_running_loop().run_in_executor(thread, connections.close_all)
