@@ -12,6 +12,8 @@ from django.utils.safestring import SafeString
 
 from goals.domain.states import Phase, Unit
 from goals.models import Goal
+from governance.export import EXPORT_ROWS_MAX
+from governance.time_range import PRESETS, TimeRange
 
 register = template.Library()
 
@@ -250,6 +252,34 @@ def pages(context: template.Context, page: Any, noun: str) -> dict[str, Any]:
     kept = context["request"].GET.copy()
     kept.pop("page", None)
     return {"page": page, "noun": noun, "kept": f"&{kept.urlencode()}" if kept else ""}
+
+
+@register.inclusion_tag("_table_tools.html", takes_context=True)
+def table_tools(context: template.Context, table: str, noun: str = "") -> dict[str, Any]:
+    """Links to every row of a table as CSV and JSON; `table` is the name its view exports."""
+    kept = context["request"].GET.copy()
+    for name in ("page", "cursor", "format"):
+        kept.pop(name, None)
+    kept["table"] = table
+    return {"noun": noun or table, "most": f"{EXPORT_ROWS_MAX:,}", "kept": f"&{kept.urlencode()}"}
+
+
+@register.inclusion_tag("_time_range.html", takes_context=True)
+def time_range_picker(context: template.Context, chosen: TimeRange) -> dict[str, Any]:
+    """The presets and the custom range of a page, with links that keep its filter."""
+    kept = context["request"].GET.copy()
+    for name in ("page", "cursor", "time", "from", "until", "format"):
+        kept.pop(name, None)
+
+    def choice(text: str, label: str) -> dict[str, Any]:
+        query = kept.copy()
+        if text:
+            query["time"] = text
+        return {"label": label, "query": query.urlencode(), "is_chosen": chosen.text == text}
+
+    choices = [choice(text, label) for text, (label, _) in PRESETS.items()]
+    items = [(name, value) for name, values in kept.lists() for value in values]
+    return {"choices": [*choices, choice("", "All")], "kept": items, "range": chosen}
 
 
 @register.inclusion_tag("_budget_bar.html")
