@@ -103,7 +103,7 @@ def console() -> Iterator[ConsoleStandIn]:
 @pytest.fixture(scope="session")
 def heavy() -> RiskModel:
     """The model the shop starts with; fitted once for all tests."""
-    return fit_heavy(load_split().train)
+    return fit_heavy(load_split().train, copies=None)
 
 
 @pytest.fixture(scope="session")

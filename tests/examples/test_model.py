@@ -17,7 +17,7 @@ from examples.checkout.checkout_risk.model import (
     load_verified,
 )
 from examples.checkout.checkout_risk.orders import OrderInvalid, card_of, load_split
-from examples.checkout.checkout_risk.training import TEACHER_COPIES, distil, fit_heavy
+from examples.checkout.checkout_risk.training import TEACHER_COPIES, copies_for, distil, fit_heavy
 from examples.checkout.prepare import HEAVY_FILE, measure_accuracy, train_heavy_model
 
 SPLIT = load_split()
@@ -74,6 +74,17 @@ def test_the_heavy_model_is_heavy_by_what_it_computes(heavy: RiskModel, heavy_fi
     assert 5e6 < heavy_file.stat().st_size < 50e6
 
 
+def test_the_heavy_model_is_sized_for_the_machine_and_never_below_its_least(
+    small: RiskModel,
+) -> None:
+    jitter = np.zeros((2, len(small.centre)), np.float32)
+    light = RiskModel(small.networks, small.centre, small.spread, jitter)
+    assert copies_for(light, SPLIT.live, order_ms=0.0) == 2
+    copies = copies_for(light, SPLIT.live, order_ms=50.0)
+    assert copies % 2 == 0
+    assert copies > 20
+
+
 def test_fitting_and_distilling_again_gives_the_same_bytes(
     small: RiskModel, heavy: RiskModel, tmp_path: Path
 ) -> None:
@@ -114,12 +125,13 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path, small: RiskModel) -> Non
         load_model(other.save(tmp_path / "shapes.npz"))
 
 
-def test_set_up_fits_once_and_repairs_a_damaged_file(heavy_file: Path, tmp_path: Path) -> None:
+def test_set_up_fits_once_and_repairs_a_damaged_file(heavy: RiskModel, tmp_path: Path) -> None:
     damaged = tmp_path / HEAVY_FILE
     damaged.write_bytes(b"half a file")
     path = train_heavy_model(tmp_path)
     assert path == damaged
-    assert blob_digest(path) == blob_digest(heavy_file)
+    weights = load_model(path).networks[0].layers[1].weights
+    assert np.array_equal(weights, heavy.networks[0].layers[1].weights)
     before = path.stat().st_mtime_ns
     assert train_heavy_model(tmp_path).stat().st_mtime_ns == before
     assert measure_accuracy(path).percent > NAIVE_PERCENT

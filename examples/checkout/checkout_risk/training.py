@@ -1,6 +1,8 @@
 """Fitting: the heavy ensemble in closed form, the small network by distilling another model."""
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +10,15 @@ from numpy.typing import NDArray
 from .model import Layer, Network, RiskModel, sigmoid
 from .orders import Orders, Table, features
 
-# The heavy model: three random-feature networks with a ridge readout, smoothed over 384 copies.
-# 3 x (2048 x 1536) weights are 37 MB, and 384 copies of a card cost seven billion operations.
+# The heavy model: three random-feature networks with a ridge readout, smoothed over many copies.
+# 3 x (2048 x 1536) weights are 37 MB, and 768 copies of a card cost fourteen billion operations.
 HEAVY_NETWORKS = 3
 HEAVY_WIDTHS = (2048, 1536)
-HEAVY_COPIES = 384
+HEAVY_COPIES_MIN = 768
+# What one order costs an idle machine at least: above the example's limit of 120 ms, so that a
+# faster machine gets a heavier model and the checkout is too slow on it as well.
+HEAVY_ORDER_MS = 160.0
+SIZING_RUNS = 5
 INPUT_GAIN = 0.5  # of the first random layer; 0.5 did best on the validation orders
 RIDGE_PER_ROW = 0.05  # 10x less overfits, 10x more loses the rare defaults
 JITTER_DEVIATION = 0.1  # of each input's standard deviation
@@ -25,14 +31,19 @@ EPOCHS = 30
 BATCH = 256
 LEARNING_RATE = 3e-3
 NEWTON_STEPS = 8
-# Teacher's copies when its opinion is asked of every training order (all 384 would take minutes).
+# Teacher's copies when its opinion is asked of every training order: all would take minutes.
 TEACHER_COPIES = 2
 
 Logits = NDArray[np.float32]
 
 
-def fit_heavy(train: Orders, *, seed: int = SEED) -> RiskModel:
-    """Fit the ensemble; the same orders and seed give the same model. ~4 s on one core."""
+def fit_heavy(
+    train: Orders, *, seed: int = SEED, copies: int | None = HEAVY_COPIES_MIN
+) -> RiskModel:
+    """Fit the ensemble; the same orders, seed and copies give the same model. ~4 s on one core.
+
+    `copies=None` takes as many as make one order cost `HEAVY_ORDER_MS` on this machine.
+    """
     raw = features(train.cards)
     centre, spread = raw.mean(axis=0), raw.std(axis=0) + np.float32(1e-6)
     inputs = (raw - centre) / spread
@@ -42,15 +53,36 @@ def fit_heavy(train: Orders, *, seed: int = SEED) -> RiskModel:
     ]
     mean = np.mean([network.logits(inputs) for network in networks], axis=0)
     gain, shift = calibrate(mean, train)
-    return RiskModel(
+    fitted = RiskModel(
         networks=tuple(
             Network(n.layers, n.readout * np.float32(gain), n.offset * gain + shift)
             for n in networks
         ),
         centre=centre,
         spread=spread,
-        jitter=mirrored_jitter(HEAVY_COPIES, raw.shape[1], seed=seed),
+        jitter=mirrored_jitter(copies or HEAVY_COPIES_MIN, raw.shape[1], seed=seed),
     )
+    if copies is not None:
+        return fitted
+    enough = mirrored_jitter(
+        copies_for(fitted, train, order_ms=HEAVY_ORDER_MS), raw.shape[1], seed=seed
+    )
+    return replace(fitted, jitter=enough)
+
+
+def copies_for(model: RiskModel, orders: Orders, *, order_ms: float) -> int:
+    """Even number of copies, not below the model's, at which an order costs `order_ms` here.
+
+    The quickest of a few runs counts: other work on the machine must not make the model lighter
+    than it is meant to be, and only ever makes it heavier by what it took from the quickest.
+    """
+    costs_ms = []
+    for index in range(SIZING_RUNS):
+        began = time.perf_counter()
+        model.risks(orders.cards[index : index + 1])
+        costs_ms.append((time.perf_counter() - began) * 1e3)
+    needed = math.ceil(model.copies * order_ms / min(costs_ms))
+    return max(model.copies, needed + needed % 2)
 
 
 def mirrored_jitter(copies: int, width: int, *, seed: int) -> Table:
