@@ -16,12 +16,20 @@ from agents.selectors import visible_agents, visible_attempts
 from goals.models import Goal, LedgerEntry
 from goals.pages import gpu_sources, metering_word
 from governance.access import NotVisible
+from governance.export import table_export
 from governance.sessions import session_principal
 from lineage.models import Artifact, Edge
 
 PAGE_SIZE = 50
 TAIL_BYTES = 16_384  # of a program's output on the page; the API has all of it
 LAST_ATTEMPTS = 3
+COLUMNS = {
+    name: name
+    for name in (
+        "uid", "namespace", "name", "role", "image", "service_account", "generation",
+        "registered_by", "created_at", "updated_at",
+    )
+}  # fmt: skip
 
 
 @require_GET
@@ -29,7 +37,10 @@ LAST_ATTEMPTS = 3
 def agent_list(request: HttpRequest) -> HttpResponse:
     """Registered agents: role, image, identity, scope and their last attempts."""
     principal = session_principal(request)
-    page = Paginator(visible_agents(principal), PAGE_SIZE).get_page(request.GET.get("page"))
+    found = visible_agents(principal)
+    if export := table_export(request, name="agents", columns=COLUMNS, rows=found):
+        return export
+    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
     agents = list(page.object_list)
     newest: dict[UUID, list[Attempt]] = {agent.pk: [] for agent in agents}
     recent = visible_attempts(principal).filter(agent__in=agents).order_by("-created_at")

@@ -31,11 +31,41 @@ from goals.services.apply import (
     resume_goal,
 )
 from governance.access import visible_approvals, visible_decisions, visible_records
+from governance.export import table_export
 from governance.sessions import session_principal
 from lineage.models import Artifact, Edge
 
 PAGE_SIZE = 50
 RECENT = 8  # journal records on the overview
+LEDGER_COLUMNS = {
+    "uid": "uid",
+    "at": "created_at",
+    "entry": "kind",
+    "debit": "debit",
+    "credit": "credit",
+    "amount": "amount",
+    "unit": "account.unit",
+    "attempt_uid": "attempt_uid",
+    "span_id": "span_id",
+    "approval_uid": "approval_uid",
+    "note": "note",
+    "idempotency_key": "idempotency_key",
+}
+ATTEMPT_COLUMNS = {
+    name: name
+    for name in (
+        "uid", "task", "iteration", "number", "agent_name", "state", "reason", "exit_code",
+        "spiffe_id", "identity_revoked_at", "gpus", "running_ms", "gpu_ms", "gpu_idle_held_ms",
+        "created_at", "started_at", "finished_at",
+    )
+}  # fmt: skip
+DECISION_COLUMNS = {
+    name: name
+    for name in (
+        "uid", "at", "outcome", "stage", "point", "subject_kind", "subject_id", "messages", "error",
+        "bundle_digest", "input_digest",
+    )
+}  # fmt: skip
 TABS = (
     ("overview", "Overview", "goal_detail"),
     ("ledger", "Ledger", "goal_ledger"),
@@ -132,7 +162,10 @@ def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
     """Every entry of the Goal's accounts, newest first."""
     goal = get_visible_goal(session_principal(request), reference)
     rows = LedgerEntry.objects.filter(account__goal=goal).select_related("account")
-    page = _page(request, rows.order_by("-created_at", "-uid"))
+    rows = rows.order_by("-created_at", "-uid")
+    if export := table_export(request, name="ledger", columns=LEDGER_COLUMNS, rows=rows):
+        return export
+    page = _page(request, rows)
     return goal_page(request, goal, "ledger", {"page": page})
 
 
@@ -141,7 +174,10 @@ def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
 def goal_attempts(request: HttpRequest, reference: str) -> HttpResponse:
     """Every attempt, newest first, with identity, exit and GPUs."""
     goal = get_visible_goal(session_principal(request), reference)
-    page = _page(request, Attempt.objects.filter(goal_uid=goal.uid).order_by("-created_at"))
+    found = Attempt.objects.filter(goal_uid=goal.uid).order_by("-created_at")
+    if export := table_export(request, name="attempts", columns=ATTEMPT_COLUMNS, rows=found):
+        return export
+    page = _page(request, found)
     sources = gpu_sources()
     rows = [(attempt, metering_word(attempt, sources)) for attempt in page.object_list]
     return goal_page(request, goal, "attempts", {"page": page, "rows": rows})
@@ -154,9 +190,12 @@ def goal_decisions(request: HttpRequest, reference: str) -> HttpResponse:
     principal = session_principal(request)
     goal = get_visible_goal(principal, reference)
     decisions = visible_decisions(principal).filter(goal_uid=goal.uid).defer("input_canonical")
+    decisions = decisions.order_by("-at")
+    if export := table_export(request, name="decisions", columns=DECISION_COLUMNS, rows=decisions):
+        return export
     approvals = visible_approvals(principal).filter(goal_uid=goal.uid)
     context = {
-        "page": _page(request, decisions.order_by("-at")),
+        "page": _page(request, decisions),
         "approvals": list(approvals.order_by("-created_at")[:PAGE_SIZE]),
     }
     return goal_page(request, goal, "decisions", context)

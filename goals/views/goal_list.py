@@ -21,9 +21,18 @@ from goals.services.apply import GoalError, apply_goal, check_goal
 from goals.services.planning import preview_graph
 from governance.access import NotAllowed, Principal
 from governance.domain import Permission
+from governance.export import table_export
 from governance.sessions import session_principal
 
 PAGE_SIZE = 50
+COLUMNS = {
+    name: name
+    for name in (
+        "uid", "namespace", "name", "phase", "satisfied", "objective", "measured_value",
+        "measured_unit", "measured_at", "iteration", "requested_by", "sponsor", "created_at",
+        "started_at", "landed_at",
+    )
+}  # fmt: skip
 TEMPLATE = """\
 apiVersion: orchestration.ai/v1
 kind: Goal
@@ -45,7 +54,10 @@ def goal_list(request: HttpRequest) -> HttpResponse:
     form = GoalFilter(request.GET)
     status = HTTPStatus.OK if form.is_valid() else HTTPStatus.UNPROCESSABLE_ENTITY
     found = visible.filter(_query(form.cleaned_data)) if form.is_valid() else visible.none()
-    page = Paginator(found.order_by("-created_at"), PAGE_SIZE).get_page(request.GET.get("page"))
+    found = found.order_by("-created_at")
+    if export := table_export(request, name="goals", columns=COLUMNS, rows=found):
+        return export
+    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
     goals = list(page.object_list)
     accounts = account_views(goals)
     context = {

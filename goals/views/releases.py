@@ -18,10 +18,26 @@ from goals.models import Goal, Release
 from goals.services.releases import ReleaseDenied, ReleaseError, rollback_release
 from governance.access import NotVisible, within
 from governance.domain import Permission
+from governance.export import table_export
 from governance.sessions import session_principal
 from lineage.models import Artifact, Edge
 
 PAGE_SIZE = 50
+RELEASE_COLUMNS = {
+    name: name
+    for name in (
+        "uid", "namespace", "service", "environment", "number", "state", "digest",
+        "previous_digest", "is_rollback", "reason", "released_by_kind", "released_by_id",
+        "goal_uid", "attempt_uid", "decision_uid", "approval_uid", "created_at", "ended_at",
+    )
+}  # fmt: skip
+ARTIFACT_COLUMNS = {
+    name: name
+    for name in (
+        "namespace", "kind", "name", "digest", "blob_digest", "media_type", "size_bytes", "signer",
+        "goal_uid", "attempt_uid", "created_at", "recalled_at", "recall_reason",
+    )
+}  # fmt: skip
 BUNDLES = {"blob": "blob_bundle", "statement": "statement_bundle"}
 
 
@@ -32,6 +48,12 @@ def release_list(request: HttpRequest) -> HttpResponse:
     principal = session_principal(request)
     releases = visible_releases(principal)
     artifacts = artifacts_within(within(principal, Permission.VIEW))
+    for name, columns, rows in (
+        ("releases", RELEASE_COLUMNS, releases),
+        ("artifacts", ARTIFACT_COLUMNS, artifacts),
+    ):
+        if export := table_export(request, name=name, columns=columns, rows=rows):
+            return export
     active = releases.filter(state=ReleaseState.ACTIVE).order_by("namespace", "service")
     context = {
         "active": list(active[:200]),

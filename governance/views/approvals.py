@@ -19,12 +19,20 @@ from governance.domain import (
     ApprovalInvalid,
     ApprovalState,
 )
+from governance.export import table_export
 from governance.forms import AnswerForm
 from governance.models import Approval
 from governance.services.approvals import decide_approval
 from governance.sessions import session_principal
 
 PAGE_SIZE = 25
+COLUMNS = {
+    name: name
+    for name in (
+        "uid", "namespace", "kind", "title", "state", "requested_by", "goal_uid",
+        "request_digest", "created_at", "expires_at", "decided_by", "decided_at", "reason",
+    )
+}  # fmt: skip
 
 
 @require_GET
@@ -35,6 +43,13 @@ def approval_list(request: HttpRequest) -> HttpResponse:
     found = visible_approvals(principal)
     pending = list(found.filter(state=ApprovalState.PENDING).order_by("expires_at")[:200])
     decided = found.exclude(state=ApprovalState.PENDING).order_by("-decided_at", "-created_at")
+    for name, rows in (
+        ("approvals", found.order_by("-created_at")),
+        ("pending", found.filter(state=ApprovalState.PENDING).order_by("expires_at")),
+        ("decided", decided),
+    ):
+        if export := table_export(request, name=name, columns=COLUMNS, rows=rows):
+            return export
     context = {
         "pending": [(approval, may_decide(principal, approval)) for approval in pending],
         "decided": Paginator(decided, PAGE_SIZE).get_page(request.GET.get("page")),

@@ -13,11 +13,20 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from governance.access import NotVisible, visible_decisions, visible_records
+from governance.export import table_export
 from governance.forms import JournalFilter
 from governance.models import BundleVersion, Checkpoint, JournalHead, JournalRecord
 from governance.sessions import session_principal
+from governance.time_range import time_range
 
 PAGE_SIZE = 50
+COLUMNS = {
+    name: name
+    for name in (
+        "seq", "at", "action", "actor_kind", "actor_id", "object_kind", "object_id", "namespace",
+        "goal_uid", "hash",
+    )
+}  # fmt: skip
 
 
 @require_GET
@@ -29,10 +38,15 @@ def record_list(request: HttpRequest) -> HttpResponse:
     found = visible_records(session_principal(request)).order_by("-seq")
     if form.is_valid():
         found = found.filter(_query(form.cleaned_data))
+    chosen = time_range(request.GET)
+    found = found.filter(chosen.q("at")).defer("canonical")
+    if export := table_export(request, name="journal", columns=COLUMNS, rows=found):
+        return export
     head = JournalHead.objects.first()
     checkpoint = Checkpoint.objects.order_by("-size").first()
     context = {
         "form": form,
+        "range": chosen,
         "records": Paginator(found, PAGE_SIZE).get_page(request.GET.get("page")),
         "head": head,
         "checkpoint": checkpoint,

@@ -15,6 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from governance.access import NotAllowed, NotVisible, Principal
 from governance.comparison import compare_files
 from governance.domain import GovernanceError, Stage
+from governance.export import table_export
 from governance.models import BundleVersion
 from governance.policy.base import Diagnostic, PolicyPoint
 from governance.policy_forms import HISTORY_CHOICES, ReturnForm, StageForm, WorkForm
@@ -54,6 +55,18 @@ from governance.sessions import session_principal
 from lineage.signing.base import SigningError
 
 FLIPS_SHOWN = 50  # of each direction; the API gives more
+VERSION_COLUMNS = {
+    "bundle": "version.name",
+    "version": "version.version",
+    "stage": "version.stage",
+    "allowed": lambda row: row.hits.get("allow", 0),
+    "warned": lambda row: row.hits.get("warn", 0),
+    "needs_approval": lambda row: row.hits.get("require_approval", 0),
+    "denied": lambda row: row.hits.get("deny", 0),
+    "saved_by": "version.created_by",
+    "saved_at": "version.created_at",
+    "digest": "version.digest",
+}
 OUTCOMES = ("allow", "warn", "require_approval", "deny")
 Files = list[tuple[str, str]]
 Result = dict[str, Any]
@@ -65,6 +78,9 @@ def policy_list(request: HttpRequest) -> HttpResponse:
     """Every bundle: its versions with stage, hits, author, digest and signature."""
     principal = session_principal(request)
     cards = bundle_cards(principal)
+    rows = (row for card in cards for row in card.rows)
+    if export := table_export(request, name="policies", columns=VERSION_COLUMNS, rows=rows):
+        return export
     context = {
         "cards": [
             (card, why_not_return(card.enforced, principal) if card.enforced else "")

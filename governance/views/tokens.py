@@ -5,15 +5,25 @@ from http import HTTPStatus
 from uuid import UUID
 
 from django.contrib.auth.models import User
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
+from governance.export import table_export
 from governance.forms import TokenForm
 from governance.models import ApiToken
 from governance.services.tokens import TokenInvalid, create_token, revoke_token
 from governance.sessions import session_principal
+
+COLUMNS = {
+    name: name
+    for name in (
+        "uid", "name", "namespace", "permissions", "created_at", "expires_at", "last_used_at",
+        "revoked_at",
+    )
+}  # fmt: skip
 
 
 @never_cache
@@ -21,6 +31,9 @@ from governance.sessions import session_principal
 def token_list(request: HttpRequest) -> HttpResponse:
     """One's own tokens; the text of a new one is in this one answer and nowhere else."""
     if request.method == "GET":
+        found = _tokens_of(request)
+        if export := table_export(request, name="tokens", columns=COLUMNS, rows=found):
+            return export
         return _page(request, TokenForm(initial={"namespace": "*", "days": 30}))
     form = TokenForm(request.POST)
     if not form.is_valid():
@@ -60,9 +73,13 @@ def _page(
 ) -> HttpResponse:
     context = {
         "form": form,
-        "tokens": ApiToken.objects.filter(user__username=session_principal(request).username),
+        "tokens": _tokens_of(request),
         "made": made,
         "text": text,
         "nav": "tokens",
     }
     return render(request, "governance/token_list.html", context, status=status)
+
+
+def _tokens_of(request: HttpRequest) -> QuerySet[ApiToken]:
+    return ApiToken.objects.filter(user__username=session_principal(request).username)
