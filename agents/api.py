@@ -17,6 +17,7 @@ from agents.authentication import Caller, caller_of
 from agents.cluster import get_cluster
 from agents.identity import get_trust_domain
 from agents.models import Agent, Attempt
+from agents.recalls import get_recallable_artifact
 from agents.schemas import (
     NAME,
     SPAN_ID,
@@ -65,6 +66,7 @@ from lineage.services.directories import (
     DirectoryInvalid,
     push_directory,
 )
+from lineage.services.recall import lift_recall
 
 router = Router(tags=["agents"])
 identity_router = Router(tags=["identity"])
@@ -291,18 +293,26 @@ def bundles(request: HttpRequest, digest: str) -> dict[str, Any]:
 
 
 class RecallIn(Schema):
-    """Why the digest is bad."""
+    """Why the digest is bad, or no longer is."""
 
     reason: str = Field(min_length=1, max_length=2000)
 
 
 @artifact_router.post("/{digest}/recall", response=ArtifactOut)
 def recall(request: HttpRequest, digest: str, payload: RecallIn) -> dict[str, Any]:
-    """Mark a digest as bad: no release may serve it from now on."""
+    """Mark a digest as bad: from now on no release may serve or rest on it, no attempt read it."""
     principal = caller_of(request).person
-    artifact = get_artifact(within(principal, Permission.VIEW), digest)
-    principal.require(Permission.OPERATE, namespace=artifact.namespace)
+    artifact = get_recallable_artifact(principal, digest)
     recall_artifact(artifact, reason=payload.reason, actor=principal.actor)
+    return artifact_document(artifact)
+
+
+@artifact_router.post("/{digest}/lift-recall", response=ArtifactOut)
+def lift(request: HttpRequest, digest: str, payload: RecallIn) -> dict[str, Any]:
+    """Let a recalled digest be used again; another person than the one who recalled it must."""
+    principal = caller_of(request).person
+    artifact = get_recallable_artifact(principal, digest)
+    lift_recall(artifact, reason=payload.reason, actor=principal.actor)
     return artifact_document(artifact)
 
 

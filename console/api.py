@@ -56,6 +56,7 @@ from lineage.registry.base import (
     TagImmutable,
 )
 from lineage.services.artifacts import ArtifactError
+from lineage.services.recall import RecallError, SamePerson
 from lineage.signing.base import SigningError
 from lineage.telemetry.base import TelemetryError
 
@@ -100,6 +101,8 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (KeyReused, HTTPStatus.CONFLICT, "Key already used"),
     (LedgerError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid ledger entry"),
     (ArtifactError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid artifact"),
+    (SamePerson, HTTPStatus.FORBIDDEN, "Not allowed"),
+    (RecallError, HTTPStatus.CONFLICT, "Conflict"),
     (TagImmutable, HTTPStatus.CONFLICT, "Tag is immutable"),
     (DigestMismatch, HTTPStatus.UNPROCESSABLE_ENTITY, "Digest mismatch"),
     (ArtifactTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large"),

@@ -76,10 +76,50 @@ class Edge(models.Model):
                 name="edge_once",
             )
         ]
-        indexes = [models.Index(fields=["target_kind", "target_id"])]
+        indexes = [
+            models.Index(fields=["target_kind", "target_id"]),
+            # What lies before a node, newest first, however many edges lead to it.
+            models.Index(
+                fields=["namespace", "target_kind", "target_id", "relation", "-id"],
+                name="edge_into",
+            ),
+            models.Index(
+                fields=["namespace", "source_kind", "source_id", "relation", "-id"],
+                name="edge_out_of",
+            ),
+        ]
 
     def __str__(self) -> str:
         return (
             f"{self.source_kind}:{self.source_id} {self.relation} "
             f"{self.target_kind}:{self.target_id}"
         )
+
+
+class Recall(models.Model):
+    """One digest marked as bad, by whom and why; kept when somebody else lifts it."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    namespace = models.CharField(max_length=63)
+    digest = models.CharField(max_length=71)
+    reason = models.TextField()
+    recalled_by_kind = models.CharField(max_length=8)
+    recalled_by_id = models.CharField(max_length=512)
+    recalled_at = models.DateTimeField(default=timezone.now)
+    lifted_by_kind = models.CharField(max_length=8, default="")
+    lifted_by_id = models.CharField(max_length=512, default="")
+    lifted_at = models.DateTimeField(null=True)
+    lift_reason = models.TextField(default="")
+
+    class Meta:
+        ordering = ["-recalled_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["namespace", "digest"],
+                condition=models.Q(lifted_at__isnull=True),
+                name="recall_one_open_per_digest",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"recall of {self.digest}"

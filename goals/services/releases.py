@@ -165,10 +165,19 @@ def _denial(request: ReleaseRequest, judgement: Judgement) -> ReleaseDenied | No
     decision = judgement.decisions[0] if judgement.decisions else None
     if judgement.outcome is Outcome.DENY:
         return ReleaseDenied(judgement.messages(Outcome.DENY), decision)
-    artifact = _artifact(request.namespace, request.digest)
-    if artifact.recalled_at is not None:  # whatever the policy in force says of it
-        return ReleaseDenied([_recalled_message(artifact)], decision)
-    return None
+    # Whatever the policy in force says of them.
+    recalled = _recalled(request.namespace, [request.digest, *request.evidence])
+    return (
+        ReleaseDenied([_recalled_message(one) for one in recalled], decision) if recalled else None
+    )
+
+
+def _recalled(namespace: str, digests: Sequence[str]) -> list[Artifact]:
+    """Those of the digests that are recalled, in the order given."""
+    found = Artifact.objects.filter(
+        namespace=namespace, digest__in=digests, recalled_at__isnull=False
+    )
+    return sorted(found, key=lambda artifact: digests.index(artifact.digest))
 
 
 def _recalled_message(artifact: Artifact) -> dict[str, Any]:
@@ -365,9 +374,9 @@ def apply_release_answer(approval: Approval, request: dict[str, Any], actor: Act
     Release.objects.filter(pk=release.pk).update(approval_uid=approval.uid)
     release.approval_uid = approval.uid
     if approval.state == ApprovalState.APPROVED:
-        artifact = _artifact(release.namespace, release.digest)
-        if artifact.recalled_at is not None:
-            raise ApprovalInvalid(f"approve: {_recalled_message(artifact)['text']}. Deny it.")
+        recalled = _recalled(release.namespace, [release.digest, *release.evidence])
+        if recalled:
+            raise ApprovalInvalid(f"approve: {_recalled_message(recalled[0])['text']}. Deny it.")
         link(
             NodeRef(NodeKind.RELEASE, str(release.uid)),
             Relation.APPROVED_BY,

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from lineage.domain import Actor, ArtifactKind, NodeKind, NodeRef, Relation
-from lineage.models import Artifact
+from lineage.models import Artifact, Recall
 from lineage.registry import get_registry
 from lineage.registry.base import LayerSource, Registry, StoredArtifact
 from lineage.services.graph import link
@@ -262,7 +262,7 @@ def _record(
                 about=list(about),
             )
             _link_producer(artifact, origin)
-            _announce(artifact, origin.actor, "artifact.signed")
+            announce(artifact, origin.actor, "artifact.signed")
     except IntegrityError:
         # The same bytes were recorded by another process meanwhile.
         return Artifact.objects.get(namespace=origin.namespace, digest=stored.digest)
@@ -304,18 +304,31 @@ def record_use(artifact: Artifact, *, attempt_uid: UUID, goal_uid: UUID) -> None
 
 
 def recall_artifact(artifact: Artifact, *, reason: str, actor: Actor) -> bool:
-    """Mark a digest as bad: no release may serve it from now on. True when that was news."""
+    """Mark a digest as bad: from now on no release may serve or rest on it, no attempt read it.
+
+    True when that was news; `lineage.services.recall.lift_recall` undoes it, by somebody else.
+    """
     with transaction.atomic():
+        now = timezone.now()
         changed = Artifact.objects.filter(pk=artifact.pk, recalled_at__isnull=True).update(
-            recalled_at=timezone.now(), recall_reason=reason
+            recalled_at=now, recall_reason=reason
         )
         artifact.refresh_from_db()
         if changed:
-            _announce(artifact, actor, "artifact.recalled")
+            Recall.objects.create(
+                namespace=artifact.namespace,
+                digest=artifact.digest,
+                reason=reason,
+                recalled_by_kind=actor.kind,
+                recalled_by_id=actor.id,
+                recalled_at=now,
+            )
+            announce(artifact, actor, "artifact.recalled")
     return bool(changed)
 
 
-def _announce(artifact: Artifact, actor: Actor, action: str) -> None:
+def announce(artifact: Artifact, actor: Actor, action: str, **more: str) -> None:
+    """Tell the journal of a change to an artifact, in the transaction of that change."""
     provenance_changed.send(
         sender=Artifact,
         action=action,
@@ -335,5 +348,6 @@ def _announce(artifact: Artifact, actor: Actor, action: str) -> None:
             "about": artifact.about,
             "span": artifact.span_id,
             "recall_reason": artifact.recall_reason,
+            **more,
         },
     )
