@@ -1,12 +1,13 @@
 """Who is asking and what they may do: the only way from a request to a governed object."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser, User
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 
 from governance.domain import (
     EVERY_NAMESPACE,
@@ -15,8 +16,12 @@ from governance.domain import (
     Permission,
     Role,
 )
-from governance.models import Approval, Decision, JournalRecord, Membership
+from governance.models import Approval, Decision, Delegation, JournalRecord, Membership
 from lineage.domain import Actor, ActorKind
+
+FOUR_EYES_REFUSAL = (
+    "You asked for, sponsor or changed this Goal: somebody else must decide (four eyes)."
+)
 
 
 class AccessError(Exception):
@@ -38,6 +43,17 @@ class Principal:
     actor: Actor
     username: str
     permissions: Mapping[str, frozenset[Permission]]
+    # Rights lent to this person count in that namespace alone; "" is none of them.
+    lent_in: str = EVERY_NAMESPACE
+    _lent: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+
+    def lenders(self, *, namespace: str) -> frozenset[str]:
+        """Approvers who have lent this person their right there, looked up once."""
+        if self.lent_in not in (EVERY_NAMESPACE, namespace):
+            return frozenset()
+        if not self._lent:
+            self._lent.update(_lent_to(self.username))
+        return self._lent.get(namespace, frozenset()) | self._lent[EVERY_NAMESPACE]
 
     def may(self, permission: Permission, *, namespace: str) -> bool:
         return permission in self.permissions.get(
@@ -87,6 +103,7 @@ def narrowed(principal: Principal, *, permissions: Iterable[str], namespace: str
         actor=principal.actor,
         username=principal.username,
         permissions={name: held & allowed for name, held in spaces.items()},
+        lent_in=namespace if Permission.APPROVE in allowed else "",
     )
 
 
@@ -94,6 +111,33 @@ def within(principal: Principal, permission: Permission) -> Q:
     """A filter on `namespace` for everything the principal may see."""
     spaces = principal.namespaces(permission)
     return Q() if spaces is None else Q(namespace__in=spaces)
+
+
+APPROVING_ROLES = tuple(r for r in Role if Permission.APPROVE in ROLE_PERMISSIONS[r])
+
+
+def delegations_in_force() -> QuerySet[Delegation]:
+    """Delegations that count now, by the database's clock: who lent must still hold the right."""
+    holds = Membership.objects.filter(
+        Q(namespace=OuterRef("namespace")) | Q(namespace=EVERY_NAMESPACE),
+        user_id=OuterRef("delegator_id"),
+        role__in=APPROVING_ROLES,
+    )
+    return Delegation.objects.filter(
+        Q(delegator__is_superuser=True) | Exists(holds),
+        revoked_at__isnull=True,
+        created_at__lte=Now(),
+        ends_at__gt=Now(),
+        delegator__is_active=True,
+    )
+
+
+def _lent_to(username: str) -> dict[str, frozenset[str]]:
+    lent: dict[str, set[str]] = {EVERY_NAMESPACE: set()}
+    held = delegations_in_force().filter(delegate__username=username)
+    for namespace, lender in held.values_list("namespace", "delegator__username"):
+        lent.setdefault(namespace, set()).add(lender)
+    return {name: frozenset(lenders) for name, lenders in lent.items()}
 
 
 RowT = TypeVar("RowT", bound=Model)
@@ -124,12 +168,45 @@ def get_visible_approval(principal: Principal, uid: UUID) -> Approval:
     return approval
 
 
+@dataclass(frozen=True, slots=True)
+class SigningRight:
+    """Whose right a person would sign with; `why_not` says why with none, "" when they may."""
+
+    right_of: str
+    why_not: str = ""
+
+
 def may_decide(principal: Principal, approval: Approval) -> str:
     """Why this person may not decide this approval, or "" when they may."""
+    return signing_right(principal, approval).why_not
+
+
+def signing_right(principal: Principal, approval: Approval) -> SigningRight:
+    """The person's own right, else one that was lent to them; each right signs once."""
     if approval.state != ApprovalState.PENDING:
-        return f"This approval is {approval.state}."
-    if not principal.may(Permission.APPROVE, namespace=approval.namespace):
-        return f"Deciding needs the role approver in namespace {approval.namespace}."
-    if principal.username in approval.barred:
-        return "You asked for, sponsor or changed this Goal: somebody else must decide (four eyes)."
-    return ""
+        return SigningRight("", f"This approval is {approval.state}.")
+    barred, namespace = approval.barred, approval.namespace
+    rights = _rights(principal, namespace)
+    if not rights:
+        return SigningRight("", f"Deciding needs the role approver in namespace {namespace}.")
+    if principal.username in barred:
+        return SigningRight("", FOUR_EYES_REFUSAL)
+    if all(name in barred for name in rights):
+        return SigningRight(
+            "", f"{' and '.join(rights)} lent you the right and may not decide this (four eyes)."
+        )
+    signed = {}
+    if approval.quorum > 1:
+        signed = {one.signer: one.right_of for one in approval.signatures.all()}
+    if principal.username in signed:
+        return SigningRight("", "You have approved this: it waits for somebody else as well.")
+    for name in rights:
+        if name not in barred and name not in signed.values():
+            return SigningRight(name)
+    return SigningRight("", "The right that was lent to you has been used for this approval.")
+
+
+def _rights(principal: Principal, namespace: str) -> list[str]:
+    if principal.may(Permission.APPROVE, namespace=namespace):
+        return [principal.username]
+    return sorted(principal.lenders(namespace=namespace))

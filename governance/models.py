@@ -163,7 +163,14 @@ class Approval(models.Model):
     decided_at = models.DateTimeField(null=True)
     decided_by = models.CharField(max_length=150, default="")
     reason = models.TextField(default="")
-    answer = models.JSONField(default=dict)  # e.g. {"grant": {"gpu_ms": 60000}}
+    answer = models.JSONField(default=dict)  # {"grant": 60000, "until": "...", "degrade": {...}}
+    quorum = models.PositiveSmallIntegerField(default=1)  # distinct people that must approve
+    decided_for = models.CharField(max_length=150, default="")  # who delegated the right
+    waits_on = models.CharField(max_length=150, default="")  # who was asked and has not answered
+    escalates_at = models.DateTimeField(null=True)
+    escalated_at = models.DateTimeField(null=True)
+    lapses_at = models.DateTimeField(null=True)  # end of what was granted until then
+    lapsed_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["-created_at"]
@@ -175,10 +182,81 @@ class Approval(models.Model):
             ),
             models.UniqueConstraint(fields=["request_digest"], name="approval_once_per_request"),
         ]
-        indexes = [models.Index(fields=["state", "expires_at"])]
+        indexes = [
+            models.Index(fields=["state", "expires_at"]),
+            models.Index(fields=["-decided_at"], name="approval_decided"),
+            models.Index(
+                fields=["lapses_at"],
+                condition=Q(lapses_at__isnull=False, lapsed_at__isnull=True),
+                name="approval_to_lapse",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} approval of {self.subject_id}: {self.state}"
+
+
+class ApprovalSignature(models.Model):
+    """One person's approval among the several an approval may need; each right counts once."""
+
+    approval = models.ForeignKey(Approval, on_delete=models.CASCADE, related_name="signatures")
+    signer = models.CharField(max_length=150)
+    right_of = models.CharField(max_length=150)  # the signer, or who delegated the right
+    reason = models.TextField()
+    answer = models.JSONField(default=dict)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["at"]
+        constraints = [
+            models.UniqueConstraint(fields=["approval", "signer"], name="signature_once_a_person"),
+            models.UniqueConstraint(fields=["approval", "right_of"], name="signature_once_a_right"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.signer} for {self.right_of}: {self.approval_id}"
+
+
+class ApprovalMessage(models.Model):
+    """A question about an open approval, or what was answered to it."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    approval = models.ForeignKey(Approval, on_delete=models.CASCADE, related_name="messages")
+    author = models.CharField(max_length=150)
+    asked = models.CharField(max_length=150, default="")  # whom a question is for; "" is a reply
+    body = models.TextField()
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["at"]
+
+    def __str__(self) -> str:
+        return f"{self.author} on {self.approval_id}"
+
+
+class Delegation(models.Model):
+    """An approver's right in a namespace, lent to another person until an end date."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    delegator = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="delegations_given"
+    )
+    delegate = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="delegations_held"
+    )
+    namespace = models.CharField(max_length=63)
+    reason = models.TextField(default="")
+    created_at = models.DateTimeField(default=timezone.now)
+    ends_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+    revoked_by = models.CharField(max_length=150, default="")
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["delegate", "ends_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.delegate_id} for {self.delegator_id} in {self.namespace}"
 
 
 class Membership(models.Model):

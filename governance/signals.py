@@ -8,3 +8,15 @@ approval_decided = Signal()
 # Asked of whoever keeps the ledger. Keyword argument: goal_uids (frozenset of UUID); a receiver
 # returns {goal uid: {unit: amount settled}} for those it knows.
 spend_asked = Signal()
+
+# Asked before an answer is written down, inside its transaction. Keyword arguments: approval
+# (Approval), answer (dict); a receiver raises ApprovalInvalid for what it could not apply.
+answer_checked = Signal()
+
+# Sent inside the transaction in which an open approval was signed, asked about or escalated.
+# Keyword argument: approval (Approval).
+approval_touched = Signal()
+
+# Asked of whoever knows what the wait costs. Keyword argument: approvals (list of Approval); a
+# receiver returns {approval uid: Stake} for those it knows.
+stakes_asked = Signal()
