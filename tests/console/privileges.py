@@ -1,0 +1,347 @@
+"""The reviewed table of who may do what: one row for each method of each route and socket.
+
+To add a route, add one `row(...)` to `TABLE`: its method, its route as the resolver writes it (the
+failing test prints the row to add), and the rule that holds, from the rules below. A write needs a
+body that is right but for the permission, or its validation answers everybody alike: `form=` for
+pages, `json=` or `text=` for the API; give a function to build it from the `World` of the test.
+Values of the route come from `World.value_of`; `path=` gives others.
+
+What Django Ninja itself serves at `api/v1/` and `api/v1/openapi.json` holds nothing of anybody.
+
+Outcomes: `ok` let through (also when the state then refuses it: 409, 422, 402), `401` must sign in
+(a page redirects to the sign-in), `403` may not, `404` as good as missing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from governance.domain import Role
+
+OK, SIGN_IN, FORBIDDEN, HIDDEN = "ok", "401", "403", "404"
+
+ROLES: Final = tuple(role.value for role in Role)  # each of them in namespace `default` alone
+ELSEWHERE: Final = "elsewhere"  # has every role, but in namespace `other`
+ROLELESS: Final = "roleless"  # signed in, without a role
+ANONYMOUS: Final = "anonymous"
+EXPIRED: Final = "expired"  # an administrator's session or token, past its end
+AGENT: Final = "agent"  # the JWT-SVID of an attempt at work in `default`
+VIEW_TOKEN: Final = "view_token"  # an administrator's API token that may only view; API alone
+PRINCIPALS: Final = (*ROLES, ELSEWHERE, ROLELESS, ANONYMOUS, EXPIRED, AGENT, VIEW_TOKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who is let through, and how each of the others is refused."""
+
+    roles: frozenset[str]
+    refused: str = FORBIDDEN  # other roles of the same namespace
+    elsewhere: str = HIDDEN  # every role of another namespace
+    roleless: str = HIDDEN
+    agent: str = FORBIDDEN
+    is_open: bool = False  # needs no credential
+
+    def outcome(self, principal: str, *, is_page: bool) -> str:
+        """What this principal must get."""
+        if self.is_open:
+            return self.agent if principal == AGENT and not is_page else OK
+        if principal in (ANONYMOUS, EXPIRED) or (principal == AGENT and is_page):
+            return SIGN_IN
+        special = {ELSEWHERE: self.elsewhere, ROLELESS: self.roleless, AGENT: self.agent}
+        if principal in special:
+            return special[principal]
+        role = Role.VIEWER.value if principal == VIEW_TOKEN else principal
+        return OK if role in self.roles else self.refused
+
+
+def _roles(*roles: Role) -> frozenset[str]:
+    return frozenset(role.value for role in roles)
+
+
+EVERY_ROLE: Final = frozenset(ROLES)
+OPEN: Final = Rule(EVERY_ROLE, is_open=True, agent=OK)
+SIGNED_IN: Final = Rule(EVERY_ROLE, elsewhere=OK, roleless=OK)  # one's own, or filtered by rights
+ALSO_AGENTS: Final = replace(SIGNED_IN, agent=OK)
+VIEW: Final = Rule(EVERY_ROLE)
+VIEW_OR_AGENT: Final = Rule(EVERY_ROLE, agent=OK)
+VIEW_NAMED: Final = Rule(EVERY_ROLE, elsewhere=FORBIDDEN, roleless=FORBIDDEN)  # says a namespace
+OPERATE: Final = Rule(_roles(Role.OPERATOR, Role.ADMIN))
+# A namespace is named in the request: nothing is hidden by saying that one may not.
+OPERATE_NAMED: Final = replace(OPERATE, elsewhere=FORBIDDEN, roleless=FORBIDDEN)
+OPERATE_OR_AGENT: Final = replace(OPERATE_NAMED, agent=OK)
+RECALL: Final = Rule(_roles(Role.OPERATOR, Role.POLICY_AUTHOR, Role.ADMIN))
+APPROVE: Final = Rule(_roles(Role.APPROVER, Role.ADMIN))
+# Policies hold for every namespace: whoever has the role anywhere may read, try and save them.
+REVIEW_POLICY: Final = Rule(
+    _roles(Role.POLICY_AUTHOR, Role.APPROVER, Role.AUDITOR, Role.ADMIN),
+    elsewhere=OK,
+    roleless=FORBIDDEN,
+)
+AUTHOR_POLICY: Final = Rule(
+    _roles(Role.POLICY_AUTHOR, Role.ADMIN), elsewhere=OK, roleless=FORBIDDEN
+)
+# What judges every namespace is moved by who has a role in all of them: here an admin alone.
+MOVE_POLICY: Final = Rule(_roles(Role.ADMIN), elsewhere=FORBIDDEN, roleless=FORBIDDEN)
+ADMINISTER: Final = Rule(_roles(Role.ADMIN), elsewhere=FORBIDDEN, roleless=FORBIDDEN)
+# Somebody else's, who asks for nothing here: not there but for an administrator.
+OWNER: Final = Rule(_roles(Role.ADMIN), refused=HIDDEN)
+# The secret is in the request itself, and the one sent here is none: a bearer token adds nothing.
+OWN_SECRET: Final = Rule(
+    frozenset(), refused=SIGN_IN, elsewhere=SIGN_IN, roleless=SIGN_IN, agent=SIGN_IN
+)
+OPERATE_ANYWHERE: Final = replace(OPERATE, elsewhere=OK, roleless=FORBIDDEN)
+AT_WORK: Final = Rule(
+    frozenset(), elsewhere=FORBIDDEN, roleless=FORBIDDEN, agent=OK
+)  # agents with their JWT-SVID
+
+Body = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method of one route and the rule that holds there."""
+
+    method: str
+    route: str
+    rule: Rule
+    form: Body | None = None
+    json: Body | None = None
+    text: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    path: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.method, self.route
+
+    @property
+    def is_page(self) -> bool:
+        return not self.route.startswith("api/")
+
+
+def row(method: str, route: str, rule: Rule, **request: Any) -> Row:
+    """A row of the table; see the module."""
+    return Row(method, route, rule, **request)
+
+
+REASON: Final = {"reason": "The table asks."}
+DRAFT: Final = {"files": [{"path": "rule.rego", "source": "package clearance.graph\n"}]}
+GOAL: Final = """
+apiVersion: orchestration.ai/v1
+kind: Goal
+metadata: {name: asked, namespace: default}
+spec: {objective: "loss < 0.1", budget: 1 GPU-minutes, agents: [tuner]}
+"""
+
+
+def _answer(world: Any) -> Mapping[str, Any]:
+    return {**REASON, "request_digest": world.approval.request_digest}
+
+
+TABLE: Final = (
+    # --- The shell
+    row("GET", "", SIGNED_IN),
+    row("GET", "login", OPEN),
+    row("POST", "login", OPEN),
+    row("POST", "logout", SIGNED_IN),
+    row("POST", "theme", OPEN, form={"theme": "dark"}),
+    row("POST", "keys", OPEN, form={"keys": "off"}),
+    row("GET", "palette", SIGNED_IN),
+    row("GET", "approvals/pending-count", SIGNED_IN),
+    row("GET", "healthz", OPEN),
+    row("GET", "tower", SIGNED_IN),
+    # --- Goals
+    row("GET", "goals", SIGNED_IN),
+    row("GET", "goals/new", OPERATE_ANYWHERE),
+    row("POST", "goals/new", OPERATE_NAMED, form={"manifest": GOAL, "step": "apply"}),
+    row("GET", "goals/<goal:reference>", VIEW),
+    row("POST", "goals/<goal:reference>/steer", OPERATE, form={"do": "pause"}),
+    row("GET", "goals/<goal:reference>/ledger", VIEW),
+    row("GET", "goals/<goal:reference>/attempts", VIEW),
+    row("GET", "goals/<goal:reference>/decisions", VIEW),
+    row("GET", "goals/<goal:reference>/lineage", VIEW),
+    row("GET", "goals/<goal:reference>/journal", VIEW),
+    row("GET", "goals/<goal:reference>/trace", VIEW),
+    row("GET", "goals/<goal:reference>/trace/<span:span_id>", VIEW),
+    row("GET", "spans/<span:span_id>", VIEW),
+    # --- Approvals
+    row("GET", "approvals", SIGNED_IN),
+    row("GET", "approvals/<uuid:uid>", VIEW),
+    row(
+        "POST",
+        "approvals/<uuid:uid>/answer",
+        APPROVE,
+        form=lambda world: {**_answer(world), "decision": "deny"},
+    ),
+    # --- Agents
+    row("GET", "agents", SIGNED_IN),
+    row("GET", "attempts/<uuid:uid>", VIEW),
+    # --- Policies
+    row("GET", "policies", SIGNED_IN),
+    row("GET", "policies/new", AUTHOR_POLICY),
+    row("GET", "policies/<slug:name>/<int:number>", SIGNED_IN),
+    row(
+        "POST",
+        "policies/<slug:name>/<int:number>/work",
+        REVIEW_POLICY,
+        form={
+            "do": "check",
+            "name": "starter",
+            "base": "1",
+            "path": "a.rego",
+            "source": "package a",
+        },
+    ),
+    row(
+        "POST",
+        "policies/<slug:name>/<int:number>/stage",
+        MOVE_POLICY,
+        form={"stage": "shadow", "seen": "2"},
+    ),
+    row("POST", "policies/<slug:name>/return", MOVE_POLICY, form={"seen": "2"}),
+    # --- Releases and artifacts
+    row("GET", "releases", SIGNED_IN),
+    row("GET", "releases/<uuid:uid>", VIEW),
+    row("POST", "releases/<uuid:uid>/rollback", OPERATE, form=REASON),
+    row("GET", "artifacts/<digest:digest>", VIEW),
+    row("GET", "artifacts/<digest:digest>/<slug:kind>", VIEW),
+    # --- Journal
+    row("GET", "journal", SIGNED_IN),
+    row("GET", "journal/<int:seq>", VIEW),
+    row("GET", "decisions/<uuid:uid>", VIEW),
+    row("GET", "decisions/<uuid:uid>/input", VIEW),
+    # --- People
+    row("GET", "tokens", SIGNED_IN),
+    row("POST", "tokens", SIGNED_IN, form={"name": "mine", "namespace": "*", "days": "1"}),
+    row("POST", "tokens/<uuid:uid>/revoke", OWNER),
+    # --- The API: the frame
+    row("GET", "api/v1/openapi.json", OPEN),
+    row(
+        "POST",
+        "api/v1/login",
+        OPEN,
+        json={"username": "viewer", "password": "correct horse battery"},
+    ),
+    # --- The API: identities
+    row("POST", "api/v1/identity/exchange", OWN_SECRET, json={"join_token": "x", "csr": "x"}),
+    row("POST", "api/v1/identity/renew", replace(OWN_SECRET, agent=OK), json={"csr": "x"}),
+    row("GET", "api/v1/identity/bundle", OPEN),
+    # --- The API: Goals
+    row("POST", "api/v1/apply", OPERATE_NAMED, text=GOAL),
+    row("POST", "api/v1/plan", VIEW_NAMED, text=GOAL),
+    row("GET", "api/v1/goals", SIGNED_IN),
+    row("GET", "api/v1/goals/<path:reference>", VIEW),
+    row("DELETE", "api/v1/goals/<path:reference>", OPERATE),
+    row("GET", "api/v1/goals/<path:reference>/graph", VIEW),
+    row("GET", "api/v1/goals/<path:reference>/tasks", VIEW),
+    row("GET", "api/v1/goals/<path:reference>/ledger", VIEW),
+    row("GET", "api/v1/goals/<path:reference>/spans", VIEW),
+    row("GET", "api/v1/goals/<path:reference>/provenance", VIEW),
+    row("GET", "api/v1/goals/<path:reference>/evidence", VIEW),
+    row("POST", "api/v1/goals/<path:reference>/pause", OPERATE),
+    row("POST", "api/v1/goals/<path:reference>/resume", OPERATE),
+    row("POST", "api/v1/goals/<path:reference>/cancel", OPERATE, json=REASON),
+    row("GET", "api/v1/prices", SIGNED_IN),
+    row("POST", "api/v1/prices", ADMINISTER, json={"kind": "gpu", "name": "*", "micro_usd": 1}),
+    row("GET", "api/v1/spans/<span_id>/causes", VIEW),
+    row("GET", "api/v1/spans/<span_id>/effects", VIEW),
+    row("GET", "api/v1/changes", VIEW_NAMED, query={"target": "/checkout"}),
+    row("GET", "api/v1/why/<path:reference>", VIEW),
+    # --- The API: agents and what they do at work
+    row("GET", "api/v1/self", AT_WORK),
+    row(
+        "POST",
+        "api/v1/self/reservations",
+        AT_WORK,
+        json={"unit": "tokens", "amount": 1, "key": "k"},
+    ),
+    row("PUT", "api/v1/self/outputs/<name>", AT_WORK, json={"value": 1}, path={"name": "tuned"}),
+    row("GET", "api/v1/agents", SIGNED_IN),
+    row("GET", "api/v1/attempts", SIGNED_IN),
+    row("GET", "api/v1/attempts/<uid>", VIEW),
+    row("GET", "api/v1/attempts/<uid>/output", VIEW),
+    row("POST", "api/v1/attempts/<uid>/revoke", OPERATE, json=REASON),
+    # --- The API: artifacts and releases
+    row("GET", "api/v1/artifacts", ALSO_AGENTS),
+    row(
+        "POST",
+        "api/v1/artifacts",
+        OPERATE_OR_AGENT,
+        text="bytes",
+        query={"kind": "file", "name": "f"},
+    ),
+    row("GET", "api/v1/artifacts/<digest>", VIEW_OR_AGENT),
+    row("GET", "api/v1/artifacts/<digest>/content", VIEW_OR_AGENT),
+    row("GET", "api/v1/artifacts/<digest>/content/<path:filename>", VIEW_OR_AGENT),
+    row("GET", "api/v1/artifacts/<digest>/bundles", VIEW_OR_AGENT),
+    row("POST", "api/v1/artifacts/<digest>/recall", RECALL, json=REASON),
+    row("POST", "api/v1/artifacts/<digest>/lift-recall", RECALL, json=REASON),
+    row(
+        "POST",
+        "api/v1/evidence",
+        OPERATE_OR_AGENT,
+        json=lambda world: {"name": "ab", "about": [world.artifact.digest], "predicate": {}},
+    ),
+    row("GET", "api/v1/releases", SIGNED_IN),
+    row(
+        "POST",
+        "api/v1/releases",
+        OPERATE_OR_AGENT,
+        json=lambda world: {
+            "service": "checkout",
+            "environment": "canary",
+            "digest": world.artifact.digest,
+        },
+    ),
+    row(
+        "GET",
+        "api/v1/releases/current",
+        replace(VIEW_NAMED, agent=OK),
+        query={"service": "checkout", "environment": "canary"},
+    ),
+    row("POST", "api/v1/releases/<uid>/rollback", OPERATE, json=REASON),
+    # --- The API: policies
+    row("GET", "api/v1/bundles", SIGNED_IN),
+    row("GET", "api/v1/bundles/<name>/versions", SIGNED_IN),
+    row("POST", "api/v1/bundles/<name>/versions", AUTHOR_POLICY, json=DRAFT),
+    row("GET", "api/v1/bundles/<name>/versions/<version>", SIGNED_IN),
+    row("GET", "api/v1/bundles/<name>/versions/<version>/diff", SIGNED_IN, query={"base": "1"}),
+    row(
+        "POST",
+        "api/v1/bundles/<name>/versions/<version>/stage",
+        MOVE_POLICY,
+        json={"stage": "shadow"},
+    ),
+    row("POST", "api/v1/bundles/<name>/return", MOVE_POLICY, json={}),
+    row("POST", "api/v1/bundles/check", REVIEW_POLICY, json=DRAFT),
+    row(
+        "POST",
+        "api/v1/bundles/evaluate",
+        REVIEW_POLICY,
+        json={**DRAFT, "point": "graph", "input": {}},
+    ),
+    row("POST", "api/v1/bundles/test", REVIEW_POLICY, json=DRAFT),
+    row(
+        "POST",
+        "api/v1/bundles/impact",
+        REVIEW_POLICY,
+        json={**DRAFT, "name": "starter", "limit": 1},
+    ),
+    # --- The API: governance
+    row("GET", "api/v1/approvals", SIGNED_IN),
+    row("GET", "api/v1/approvals/<uid>", VIEW),
+    row("POST", "api/v1/approvals/<uid>/approve", APPROVE, json=_answer),
+    row("POST", "api/v1/approvals/<uid>/deny", APPROVE, json=_answer),
+    row("GET", "api/v1/decisions", SIGNED_IN),
+    row("GET", "api/v1/decisions/<uid>", VIEW),
+    row("GET", "api/v1/decisions/<uid>/input", VIEW),
+    row("GET", "api/v1/journal", SIGNED_IN),
+    row("GET", "api/v1/journal/checkpoints", SIGNED_IN),
+    row("GET", "api/v1/journal/<int:seq>", VIEW),
+    row("GET", "api/v1/tokens", SIGNED_IN),
+    row("POST", "api/v1/tokens", SIGNED_IN, json={"name": "mine"}),
+    row("DELETE", "api/v1/tokens/<uid>", OWNER),
+    # --- Websockets
+    row("WS", "ws/hints", replace(SIGNED_IN, roleless=FORBIDDEN)),
+    row("WS", "ws/fleet", replace(SIGNED_IN, roleless=FORBIDDEN)),
+)
