@@ -7,6 +7,17 @@ from django.db.models import Q
 from django.utils import timezone
 
 from agents.domain.states import ACTIVE_STATES, FINISHED_STATES, AttemptState, DesiredState
+from agents.gpus.models import GpuDevice, GpuNode
+
+__all__ = [
+    "Agent",
+    "Attempt",
+    "GpuDevice",
+    "GpuNode",
+    "IssuedSvid",
+    "JoinToken",
+    "TaskOutput",
+]
 
 
 class Agent(models.Model):

@@ -39,6 +39,7 @@ class TowerConfig:
     has_embedded_broker: bool
     has_embedded_store: bool
     has_example: bool
+    has_gpus: bool = False  # cards, or slots that are declared: something for `node` to look at
 
     @property
     def valkey_socket(self) -> Path:
@@ -86,6 +87,7 @@ def tower_processes(config: TowerConfig) -> Sequence[ProcessSpec]:
         _asgi(config, "otlp", host=config.otlp_host, port=config.otlp_port, needs=needs),
         _worker(config, needs=(*needs, bootstrap.name)),
         _beat(config, needs=needs),
+        *([_node(config)] if config.has_gpus else []),
         *(_example(config) if config.has_example else []),
     ]
 
@@ -193,6 +195,19 @@ def _celery(config: TowerConfig, name: str, *options: str, needs: tuple[str, ...
         memory_max_bytes=768 * MIB,
         where="broker",
     )  # fmt: skip
+
+
+def _node(config: TowerConfig) -> ProcessSpec:
+    return ProcessSpec(
+        name="node",
+        argv=(sys.executable, "manage.py", "node"),
+        environment=ENVIRONMENT,
+        # The database alone: it samples on while broker and telemetry store are down.
+        depends_on=(DATABASE_STEP,),
+        is_essential=False,
+        memory_max_bytes=256 * MIB,
+        where="GPUs",
+    )
 
 
 def _example(config: TowerConfig) -> Sequence[ProcessSpec]:

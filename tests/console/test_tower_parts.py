@@ -74,6 +74,11 @@ def test_the_embedded_tower_stores_come_before_what_uses_them() -> None:
     ]  # fmt: skip
 
 
+def test_the_gpus_are_looked_at_where_there_are_any() -> None:
+    (node,) = [one for one in tower_processes(replace(CONFIG, has_gpus=True)) if one.name == "node"]
+    assert (node.depends_on, node.is_essential) == ((DATABASE_STEP,), False)
+
+
 def test_a_backing_service_given_by_url_is_not_run() -> None:
     config = replace(CONFIG, has_embedded_broker=False, has_embedded_store=False, has_example=False)
     names = {one.name for one in tower_processes(config)}

@@ -23,7 +23,7 @@ from tests.console.real_tower import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(400)]
-PROCESSES = ("valkey", "store", "web", "otlp", "worker", "beat")
+PROCESSES = ("valkey", "store", "web", "otlp", "worker", "beat", "node")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.console.real_tower import RealTower, descendants, is_alive, parent_of
 
-SUPERVISED = ("valkey", "store", "web", "otlp", "worker", "beat", "checkout")
+SUPERVISED = ("valkey", "store", "web", "otlp", "worker", "beat", "node", "checkout")
 TOWER = "tower"
 WORKLOAD = ("shim", "guard", "agent")
 SANDBOX = "sandbox"

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand
 
+from agents.cluster import get_cluster
+from agents.cluster.base import ClusterError
 from console.tower.child import Child
 from console.tower.logs import Terminal
 from console.tower.preflight import (
@@ -67,7 +70,18 @@ def config_from_settings() -> TowerConfig:
         has_embedded_broker=f"unix://{data}/run/valkey.sock" == settings.REDIS_URL,
         has_embedded_store=settings.TELEMETRY_URL.startswith("embedded:"),
         has_example=settings.EXAMPLE,
+        has_gpus=_has_gpus(),
     )
+
+
+def _has_gpus() -> bool:
+    """Whether there is anything for `node` to look at; a driver that does not answer is."""
+    try:
+        return bool(get_cluster().gpus())
+    except ClusterError:
+        return True
+    except ImproperlyConfigured:
+        return False  # CLUSTER_URL is unusable: who needs a cluster says so
 
 
 def _prepare_files(config: TowerConfig) -> None:

@@ -1,0 +1,56 @@
+"""Sample the GPUs of this machine until told to stop."""
+
+import signal
+import sys
+from threading import Event
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from agents.cluster import get_cluster
+from agents.cluster.nvml import DriverReplaced, NvmlNode
+from agents.gpus.sampler import INTERVAL_SECONDS, Sampler
+
+LOCAL_NODE = "local"  # what the local cluster calls the machine it runs on
+
+
+class Command(BaseCommand):
+    """`manage.py node`: exits 0 when told to stop, 1 when a new process must read the cards."""
+
+    help = "Sample the GPUs of this machine (NVML, or declared slots) until told to stop."
+    # The checks import every page; `web` makes them, and this process is to stay small.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """What this node is called and how often it is looked at."""
+        parser.add_argument("--name", default=LOCAL_NODE, help="Name of this node.")
+        parser.add_argument(
+            "--interval", type=_seconds, default=INTERVAL_SECONDS, help="Seconds between looks."
+        )
+        parser.add_argument("--once", action="store_true", help="Look once; exit 1 if not kept.")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Sample until SIGTERM or SIGINT."""
+        stop = Event()
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            stop.set()
+
+        sampler = Sampler(options["name"], cards=NvmlNode(), cluster=get_cluster())
+        try:
+            if options["once"]:
+                sys.exit(0 if sampler.step() else 1)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, end)
+            sampler.run(stop, interval_seconds=options["interval"])
+        except DriverReplaced as error:
+            print(error, file=sys.stderr)
+            sys.exit(1)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise ValueError("--interval must be from 0.1 to 3600 seconds")
+    return value
