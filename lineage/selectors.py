@@ -1,4 +1,4 @@
-"""Reads of the provenance graph: what lies around some nodes, bounded however many edges there are."""
+"""Reads of the provenance graph: what lies around some nodes, bounded whatever its size."""
 
 import datetime as dt
 from collections import Counter
@@ -150,7 +150,7 @@ def ends(edge: Edge) -> tuple[NodeRef, NodeRef]:
 
 
 def neighbourhood(starts: Sequence[NodeRef], walk: Walk) -> Neighbourhood:
-    """Breadth first from the starts; never more than `nodes_max` nodes or `fan_out` edges a group."""
+    """Breadth first from the starts: at most `nodes_max` nodes, `fan_out` edges a group."""
     found = Neighbourhood(steps=dict.fromkeys(starts, 0))
     frontier = list(starts)
     while frontier:

@@ -1,10 +1,12 @@
-"""Releases and artifacts."""
+"""Lineage: the explorer, releases, artifacts."""
 
 from django.urls import URLPattern, path
 
-from goals.views import releases
+from goals.views import lineage, releases
 
 urlpatterns: list[URLPattern] = [
+    path("lineage", lineage.explorer, name="lineage"),
+    path("lineage/names", lineage.completions, name="lineage_completions"),
     path("releases", releases.release_list, name="release_list"),
     path("releases/<uuid:uid>", releases.release_detail, name="release_detail"),
     path("releases/<uuid:uid>/rollback", releases.release_rollback, name="release_rollback"),

@@ -29,7 +29,7 @@ class SamePerson(RecallError):
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Everything downstream of a digest: nodes by kind, edges between; `is_cut` when there is more."""
+    """Everything downstream of a digest, by kind; `is_cut` when there is more."""
 
     attempts: tuple[str, ...]
     goals: tuple[str, ...]

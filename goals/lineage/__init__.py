@@ -1,0 +1,1 @@
+"""The lineage explorer: questions about provenance, their answers, and the graph behind them."""
