@@ -8,11 +8,15 @@ from django.urls import reverse
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One page of the main navigation; `key` is what its views call `nav`."""
+    """One page of the main navigation; `key` is what its views call `nav`.
+
+    `letter` goes there after `g`; "" where none does.
+    """
 
     key: str
     label: str
     route: str
+    letter: str = ""
 
     @property
     def url(self) -> str:
@@ -21,11 +25,11 @@ class Place:
 
 
 PLACES: Final = (
-    Place("tower", "Tower", "tower"),
-    Place("goals", "Goals", "goal_list"),
-    Place("approvals", "Approvals", "approval_list"),
-    Place("agents", "Agents", "agent_list"),
-    Place("policies", "Policies", "policy_list"),
-    Place("releases", "Releases", "release_list"),
-    Place("journal", "Journal", "record_list"),
+    Place("tower", "Tower", "tower", "t"),
+    Place("goals", "Goals", "goal_list", "g"),
+    Place("approvals", "Approvals", "approval_list", "a"),
+    Place("agents", "Agents", "agent_list", "e"),
+    Place("policies", "Policies", "policy_list", "p"),
+    Place("releases", "Releases", "release_list", "r"),
+    Place("journal", "Journal", "record_list", "j"),
 )

@@ -1,4 +1,4 @@
-"""Pages of the shell: sign in and out, the theme, health."""
+"""Pages of the shell: sign in and out, preferences, the palette, health."""
 
 from http import HTTPStatus
 
@@ -13,18 +13,20 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from console.context import THEME_COOKIE, THEMES
+from console.context import pending_approvals
 from console.middleware import refusal
+from console.palette import actions_for, find_objects
+from console.preferences import KEYS, THEME, Preference
 from console.throttling import LoginThrottled, check_login_allowed, note_login
+from governance.sessions import session_principal
 
-THEME_SECONDS = 365 * 86_400
 USERNAME_MAX = 150  # the column's
 
 
 @require_GET
 def index(request: HttpRequest) -> HttpResponse:
-    """The first page is the list of Goals."""
-    return redirect("goal_list")
+    """The first page is the Tower."""
+    return redirect("tower")
 
 
 @sensitive_post_parameters("password")
@@ -65,20 +67,47 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_POST
 def set_theme(request: HttpRequest) -> HttpResponse:
-    """Remember light, dark or the system's choice in a cookie, so that no page flashes."""
-    theme = request.POST.get("theme", "")
-    if theme not in THEMES:
+    """Remember light, dark or the system's choice."""
+    return _prefer(request, THEME)
+
+
+@login_not_required
+@require_POST
+def set_keys(request: HttpRequest) -> HttpResponse:
+    """Remember whether shortcuts of a single key are on."""
+    return _prefer(request, KEYS)
+
+
+def _prefer(request: HttpRequest, preference: Preference) -> HttpResponse:
+    word = request.POST.get(preference.name, "")
+    if word not in preference.choices:
         return refusal(
             request,
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            "No such theme",
-            f"theme: one of {', '.join(THEMES)}.",
+            "No such choice",
+            f"{preference.name}: one of {', '.join(preference.choices)}.",
         )
     response = redirect(_next(request))
-    response.set_cookie(
-        THEME_COOKIE, theme, max_age=THEME_SECONDS, samesite="Lax", secure=request.is_secure()
-    )
+    preference.keep(response, word, secure=request.is_secure())
     return response
+
+
+@never_cache
+@require_GET
+def palette(request: HttpRequest) -> JsonResponse:
+    """What the palette offers for a text: actions, and objects by name that the person may see."""
+    principal = session_principal(request)
+    text = request.GET.get("q", "").strip()
+    entries = [*actions_for(principal), *find_objects(principal, text)]
+    return JsonResponse({"entries": [entry.document() for entry in entries]})
+
+
+@never_cache
+@require_GET
+def pending_count(request: HttpRequest) -> HttpResponse:
+    """How many approvals wait, for the navigation; asked again whenever something changed."""
+    context = {"pending_approvals": pending_approvals(request)}
+    return render(request, "_pending_count.html", context)
 
 
 @never_cache

@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from governance.access import NotAllowed, NotVisible, Principal
 from governance.comparison import compare_files
 from governance.domain import GovernanceError, Stage
-from governance.export import table_export
+from governance.export import Columns, table_export
 from governance.models import BundleVersion
 from governance.policy.base import Diagnostic, PolicyPoint
 from governance.policy_forms import HISTORY_CHOICES, ReturnForm, StageForm, WorkForm
@@ -55,7 +55,7 @@ from governance.sessions import session_principal
 from lineage.signing.base import SigningError
 
 FLIPS_SHOWN = 50  # of each direction; the API gives more
-VERSION_COLUMNS = {
+VERSION_COLUMNS: Columns = {
     "bundle": "version.name",
     "version": "version.version",
     "stage": "version.stage",

@@ -1,7 +1,7 @@
 /* The live part of pages: hints over a websocket, polling without one, and a badge that is honest. */
 
 const STALE_AFTER_MS = 5000; // nothing heard for this long is stale (the server beats every 2 s)
-const POLL_MS = 5000; // without a websocket, and for figures that no hint announces
+const POLL_MS = 4000; // below STALE_AFTER_MS, so that a page that polls is never called stale
 const DEBOUNCE_MS = 300; // a burst of hints is one refresh
 const BACKOFF_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const CLOCK_MS = 5000; // how often relative times move
@@ -9,7 +9,7 @@ const CLOCK_MS = 5000; // how often relative times move
 const WORDS = {
   connecting: ["◌", "connecting"],
   live: ["●", "live"],
-  polling: ["◐", "polling every 5 s"],
+  polling: ["◐", "polling every 4 s"],
   stale: ["○", "stale"],
 };
 
@@ -72,7 +72,7 @@ class LiveFeed extends HTMLElement {
   judge() {
     const now = Date.now();
     if (this.isSocketAlive && now - this.heardAt < STALE_AFTER_MS) this.show("live");
-    else if (this.polledAt && now - this.polledAt < STALE_AFTER_MS + 1500) this.show("polling");
+    else if (this.polledAt && now - this.polledAt < STALE_AFTER_MS) this.show("polling");
     else if (this.heardAt || this.polledAt) {
       const silent = Math.round((now - Math.max(this.heardAt, this.polledAt)) / 1000);
       this.show("stale", `stale: nothing heard for ${silent} s`);

@@ -57,7 +57,7 @@ class Person:
         self.page.get_by_label("Name").fill(name)
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url("**/goals")
+        self.page.wait_for_url("**/tower")
         return self
 
     def sees(self, text: str, *, within: str = "main", wait_ms: int = WAIT_MS) -> None:

@@ -68,6 +68,7 @@ def take_all(one: Person, name: str, *, whole: bool) -> None:
             one.page.screenshot(path=FOLDER / f"{what}-{name}.png", full_page=whole)
 
     one.sign_in("avery")
+    one.go("/goals")
     take("goals")
     first = one.page.locator("tbody th a").last.get_attribute("href")
     for tab in ("", "/ledger", "/attempts", "/decisions", "/trace", "/lineage"):

@@ -72,6 +72,7 @@ def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_
     url = f"http://127.0.0.1:{tower.ports['WEB_PORT']}"
     register_agent(url)
     olivia = person(browser, url).sign_in("olivia")
+    olivia.go("/goals")
     olivia.page.get_by_role("link", name="New Goal").click()
     olivia.page.get_by_label("Manifest").fill(GOAL.replace("4 GPU-seconds", "4 parsecs"))
     olivia.page.get_by_role("button", name="Check").click()
@@ -132,6 +133,7 @@ def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_
 def test_a_page_says_when_it_hears_nothing(tower: RealTower, browser: Any) -> None:
     url = f"http://127.0.0.1:{tower.ports['WEB_PORT']}"
     olivia = person(browser, url).sign_in("olivia")
+    olivia.go("/goals")
     feed = olivia.page.locator("live-feed")
     olivia.page.locator("live-feed[data-state=live]").wait_for()
     olivia.page.context.set_offline(True)

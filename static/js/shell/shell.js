@@ -1,0 +1,13 @@
+/* The frame's script: shortcuts, the palette, the filter of rows, the confirm. */
+
+import "./confirm.js";
+import { watchRows } from "./filter.js";
+import { listen } from "./keys.js";
+import { open } from "./dialogs.js";
+
+for (const opener of document.querySelectorAll("[data-opens]")) {
+  opener.hidden = false;
+  opener.addEventListener("click", () => open(opener.dataset.opens));
+}
+watchRows();
+listen();
