@@ -105,7 +105,7 @@ class PolicyEditor extends HTMLElement {
   }
 
   attributes_of(file) {
-    return { "aria-label": `${file.path.value || "new file"}, Rego source` };
+    return { "aria-label": `${file.path.value || "new file"}, Rego source`, tabindex: "0" };
   }
 
   open(index, { isQuiet = false } = {}) {
