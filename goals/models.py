@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from goals.domain.killing import KillScope, KillTarget
 from goals.domain.states import (
     TERMINAL_PHASES,
     DesiredRun,
@@ -255,3 +256,38 @@ class Release(models.Model):
 
     def __str__(self) -> str:
         return f"{self.service}/{self.environment} -> {self.digest}"
+
+
+class KillSwitch(models.Model):
+    """A thrown switch: while it stands, nothing of what it covers is started."""
+
+    uid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    scope = models.CharField(max_length=12, choices=_choices(KillScope))
+    namespace = models.CharField(max_length=63, default="")  # "" for everything
+    target = models.CharField(max_length=63, default="")  # an agent's name or a Goal's uid
+    label = models.CharField(max_length=130, default="")  # what people call the target
+    reason = models.CharField(max_length=500, default="")
+    thrown_by = models.CharField(max_length=150)
+    thrown_at = models.DateTimeField(default=timezone.now)
+    attempts = models.PositiveIntegerField(default=0)  # that it ended, in all throws
+    lifted_by = models.CharField(max_length=150, default="")
+    lifted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-thrown_at"]
+        verbose_name_plural = "kill switches"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["scope", "namespace", "target"],
+                condition=Q(lifted_at__isnull=True),
+                name="kill_switch_stands_once",
+            )
+        ]
+        indexes = [models.Index(fields=["lifted_at", "namespace"])]
+
+    def __str__(self) -> str:
+        return f"kill switch over {self.kill_target}"
+
+    @property
+    def kill_target(self) -> KillTarget:
+        return KillTarget(KillScope(self.scope), self.namespace, self.target, self.label)

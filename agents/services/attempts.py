@@ -186,6 +186,10 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
         if attempt.started_at is not None or desired is DesiredState.STOPPED:
             return None
         cluster.create(workload_spec(attempt))
+        # Whoever asked for its end meanwhile may have looked for the workload before it was there:
+        # the row says so by now, because it is written first.
+        rows = Attempt.objects.filter(pk=attempt.pk)
+        desired = DesiredState(rows.values_list("desired", flat=True).get())
     elif status.is_finished:
         return status
     if attempt.gpus:
