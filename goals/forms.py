@@ -26,7 +26,12 @@ class ManifestForm(forms.Form):
         strip=False,
         error_messages={"required": "Paste or type a manifest of kind Goal."},
     )
-    step = forms.ChoiceField(choices=[("check", "Check"), ("apply", "Apply")])
+    step = forms.ChoiceField(
+        choices=[(word, word) for word in ("check", "apply", "to_form", "to_yaml")]
+    )
+    # In the form's mode the manifest is what the fields are written into.
+    mode = forms.ChoiceField(choices=[("yaml", "YAML"), ("form", "Form")], required=False)
+    generation = forms.IntegerField(required=False, min_value=0)  # that an edit began from
 
 
 class SteerForm(forms.Form):
@@ -36,6 +41,15 @@ class SteerForm(forms.Form):
         choices=[(word, word) for word in ("pause", "resume", "cancel", "delete")]
     )
     reason = forms.CharField(required=False, max_length=REASON_MAX)
+
+
+class RecallForm(forms.Form):
+    """Why a digest is bad, or no longer is."""
+
+    reason = forms.CharField(
+        max_length=REASON_MAX,
+        error_messages={"required": "Say why, in a sentence; it is kept in the journal."},
+    )
 
 
 class RollbackForm(forms.Form):

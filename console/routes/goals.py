@@ -2,11 +2,13 @@
 
 from django.urls import URLPattern, path
 
-from goals.views import goal_detail, goal_list, trace
+from goals.views import goal_detail, goal_form, goal_list, trace
 
 urlpatterns: list[URLPattern] = [
     path("goals", goal_list.goal_list, name="goal_list"),
-    path("goals/new", goal_list.goal_new, name="goal_new"),
+    path("goals/new", goal_form.goal_new, name="goal_new"),
+    path("goals/new/draft", goal_form.goal_draft, name="goal_draft"),
+    path("goals/<goal:reference>/edit", goal_form.goal_edit, name="goal_edit"),
     path("goals/<goal:reference>", goal_detail.goal_detail, name="goal_detail"),
     path("goals/<goal:reference>/steer", goal_detail.goal_steer, name="goal_steer"),
     path("goals/<goal:reference>/ledger", goal_detail.goal_ledger, name="goal_ledger"),

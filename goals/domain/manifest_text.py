@@ -374,7 +374,7 @@ class ManifestText:
     def _scalar(self, value: str | Plain, style: str | None) -> str:
         """As its neighbours are written: the quotes that are there stay, as far as they can."""
         if isinstance(value, Plain):
-            return value.source
+            return str(value.source)
         if style == '"' or self._is_json:
             return double_quoted(value)
         if style == "'" and value.isprintable():
