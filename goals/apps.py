@@ -8,11 +8,14 @@ class GoalsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from goals.receivers import apply_answer, tell_spend  # noqa: PLC0415 - needs loaded models
-        from governance.signals import (  # noqa: PLC0415 - needs loaded models
-            approval_decided,
-            spend_asked,
-        )
+        from goals import receivers  # noqa: PLC0415 - needs loaded models
+        from governance import signals  # noqa: PLC0415 - needs loaded models
 
-        approval_decided.connect(apply_answer, dispatch_uid="goals.apply_answer")
-        spend_asked.connect(tell_spend, dispatch_uid="goals.tell_spend")
+        for signal, receiver in (
+            (signals.approval_decided, receivers.apply_answer),
+            (signals.answer_checked, receivers.check_answer),
+            (signals.approval_touched, receivers.tell_touched),
+            (signals.stakes_asked, receivers.tell_stakes),
+            (signals.spend_asked, receivers.tell_spend),
+        ):
+            signal.connect(receiver, dispatch_uid=f"goals.{receiver.__name__}")

@@ -1,7 +1,7 @@
 """What goals do at news from governance, and what they answer when it asks."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +9,13 @@ from goals.events import hint_on_commit, ring_on_commit
 from goals.models import Account, Goal
 from goals.services.lease import break_lease
 from goals.services.releases import apply_release_answer
-from goals.services.throttle import apply_budget_answer, apply_graph_answer
-from governance.domain import ApprovalKind, ApprovalState
+from goals.services.stakes import stakes_of
+from goals.services.throttle import (
+    apply_budget_answer,
+    apply_graph_answer,
+    check_budget_answer,
+)
+from governance.domain import ApprovalKind, ApprovalState, Stake
 from governance.models import Approval
 from lineage.domain import Actor
 
@@ -30,6 +35,25 @@ def apply_answer(sender: object, *, approval: Approval, actor: Actor, **_: Any) 
             apply_graph_answer(approval, goal, request)
         ring_on_commit(goal.uid)
     hint_on_commit(goal_uid=approval.goal_uid, namespace=approval.namespace, topic="approval")
+
+
+def check_answer(sender: object, *, approval: Approval, answer: dict[str, Any], **_: Any) -> None:
+    """Refuse an answer that could not be applied, before anybody signs it."""
+    if approval.kind != ApprovalKind.BUDGET or approval.goal_uid is None:
+        return
+    goal = Goal.objects.filter(pk=approval.goal_uid).first()
+    if goal is not None:
+        check_budget_answer(goal, answer, json.loads(approval.request_canonical))
+
+
+def tell_touched(sender: object, *, approval: Approval, **_: Any) -> None:
+    """Open pages fetch an approval again that was signed, asked about or escalated."""
+    hint_on_commit(goal_uid=approval.goal_uid, namespace=approval.namespace, topic="approval")
+
+
+def tell_stakes(sender: object, *, approvals: Sequence[Approval], **_: Any) -> dict[UUID, Stake]:
+    """What the wait for each of these answers risks."""
+    return stakes_of(approvals)
 
 
 def tell_spend(

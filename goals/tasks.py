@@ -5,8 +5,9 @@ from uuid import UUID
 from celery import shared_task
 
 from goals.events import EXPIRE_TASK, RECONCILE_TASK, RESYNC_TASK, ring
+from goals.services.lapse import lapse_grants
 from goals.services.reconcile import RING_LIFE_SECONDS, claim_due_goals, reconcile_goal
-from governance.services.approvals import expire_approvals
+from governance.services.approvals import escalate_approvals, expire_approvals
 
 
 @shared_task(name=RECONCILE_TASK)
@@ -25,5 +26,7 @@ def resync() -> None:
 
 @shared_task(name=EXPIRE_TASK)
 def expire() -> None:
-    """Deny by timeout what nobody answered."""
+    """Deny by timeout what nobody answered, put it before more people first, end grants."""
     expire_approvals()
+    escalate_approvals()
+    lapse_grants()

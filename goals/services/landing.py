@@ -11,6 +11,7 @@ from goals.domain.units import UnitMismatch
 from goals.events import ring_on_commit
 from goals.models import Goal
 from goals.services.conditions import journal_goal, set_condition, set_phase
+from goals.services.degrade import iterations_allowed
 from goals.services.lease import Lease, break_lease, fenced
 from goals.services.ledger import Source, post_entry
 from goals.services.metering import METER, release_all
@@ -18,8 +19,6 @@ from goals.services.parents import living_children, settle_with_parent
 from governance.services.approvals import void_approvals
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Observation, TelemetryError
-
-DEFAULT_MAX_ITERATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def measure_step(goal: Goal, lease: Lease) -> Verdict:
         if measurement.is_met:
             start_landing(goal, Phase.SATISFIED, reason="ObjectiveMet", message=measurement.message)
             return Verdict.LANDING
-        if goal.iteration >= int(goal.spec.get("maxIterations", DEFAULT_MAX_ITERATIONS)):
+        if goal.iteration >= iterations_allowed(goal):
             start_landing(
                 goal,
                 Phase.FAILED,

@@ -7,11 +7,13 @@ from typing import Any
 from django.db.models import QuerySet
 
 from goals.domain.budget import parse_budget
+from goals.domain.degrade import parse_degradation
 from goals.domain.states import Phase, Unit
 from goals.events import hint_on_commit
 from goals.models import Account, Goal
 from goals.services.approval_facts import budget_facts
 from goals.services.conditions import set_condition, set_phase
+from goals.services.degrade import check_degradation, enforce_degradation
 from goals.services.landing import start_landing
 from goals.services.ledger import (
     BIGGEST_AMOUNT,
@@ -110,13 +112,24 @@ def _ask(goal: Goal, shortage: Shortage) -> int:
 
 def granted_amount(approval: Approval, request: dict[str, Any]) -> int:
     """What an approver granted: all that was asked, or less. Raises ApprovalInvalid."""
+    return _checked_grant(approval.answer, request)
+
+
+def _checked_grant(answer: dict[str, Any], request: dict[str, Any]) -> int:
     asked = int(request["ask"])
-    granted = approval.answer.get("grant", asked)
+    granted = answer.get("grant", asked)
     if not isinstance(granted, int) or isinstance(granted, bool) or not 0 < granted <= asked:
         raise ApprovalInvalid(
             f"grant: between 1 and {asked} {request['unit']} (what was asked), not {granted!r}."
         )
     return granted
+
+
+def check_budget_answer(goal: Goal, answer: dict[str, Any], request: dict[str, Any]) -> None:
+    """Whether an approver's answer could be applied now. Raises ApprovalInvalid."""
+    _checked_grant(answer, request)
+    if "degrade" in answer:
+        check_degradation(goal, answer["degrade"])
 
 
 def apply_budget_answer(
@@ -143,7 +156,16 @@ def apply_budget_answer(
         raise ApprovalInvalid(f"grant: the parent Goal cannot cover it: {error}") from error
     except LedgerError as error:
         raise ApprovalInvalid(f"grant: {error}") from error
+    if "degrade" in approval.answer:
+        _degrade(goal, approval, actor)
     _link_approval(goal, approval)
+
+
+def _degrade(goal: Goal, approval: Approval, actor: Actor) -> None:
+    degradation = parse_degradation(approval.answer["degrade"])
+    enforce_degradation(goal, degradation, actor=actor)
+    words = f"{approval.decided_by}: {degradation.words()}."
+    set_condition(goal, "Degraded", True, reason="ApprovedWithLess", message=words)
 
 
 def apply_graph_answer(approval: Approval, goal: Goal, request: dict[str, Any]) -> None:

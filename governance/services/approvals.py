@@ -5,26 +5,28 @@ import hashlib
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 import rfc8785
 from django.conf import settings
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from governance.access import Principal, may_decide
+from governance.access import Principal, SigningRight, signing_right
 from governance.domain import (
     ApprovalConflict,
     ApprovalForbidden,
     ApprovalInvalid,
     ApprovalKind,
     ApprovalState,
+    narrowest,
 )
-from governance.models import Approval
+from governance.models import Approval, ApprovalSignature
 from governance.services.journal import append_record, journaled
-from governance.signals import approval_decided
+from governance.signals import answer_checked, approval_decided, approval_touched
 from lineage.domain import Actor, ActorKind
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,13 @@ REASON_MAX = 2000
 TITLE_MAX = 255  # the column's
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs"})  # controls, formats (bidi overrides), surrogates
 AGENT_WORDS_MAX = 2000
+QUORUM_MAX = 9
+# Unanswered for this share of its life, an approval is put before a wider group as well.
+ESCALATION_SHARE = 0.5
+ESCALATIONS_AT_ONCE = 500
+LAPSES_AT_ONCE = 100
+UNTIL_LEAST = dt.timedelta(minutes=1)
+UNTIL_MOST = dt.timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Question:
     barred: Sequence[str] = ()
     facts: Sequence[Fact] = field(default_factory=tuple)
     agent_words: str = ""
+    quorum: int = 1  # distinct people that must approve; any one of them denies
 
     @property
     def canonical(self) -> bytes:
@@ -90,6 +100,7 @@ def open_approval(question: Question) -> Approval:
 
 def _create_approval(question: Question) -> Approval:
     now = timezone.now()
+    life = dt.timedelta(seconds=settings.APPROVAL_TTL_SECONDS)
     approval = Approval.objects.create(
         kind=question.kind,
         namespace=question.namespace,
@@ -104,9 +115,11 @@ def _create_approval(question: Question) -> Approval:
         requested_by=question.requested_by,
         barred=sorted(set(question.barred)) if settings.FOUR_EYES else [],
         created_at=now,
-        expires_at=now + dt.timedelta(seconds=settings.APPROVAL_TTL_SECONDS),
+        expires_at=now + life,
+        escalates_at=now + life * ESCALATION_SHARE,
+        quorum=min(max(question.quorum, getattr(settings, "APPROVAL_QUORUM", 1), 1), QUORUM_MAX),
     )
-    _journal(approval, "approval.requested", SYSTEM)
+    journal_approval(approval, "approval.requested", SYSTEM)
     return approval
 
 
@@ -126,45 +139,127 @@ def decide_approval(
     request_digest: str,
     answer: Mapping[str, Any] | None = None,
 ) -> Approval:
-    """Answer an approval; of any number of racers exactly one succeeds.
+    """Answer an approval; of any number of racers exactly one decides.
 
-    `request_digest` is the digest of what the person saw. The effect of the answer is applied by
-    the receivers of `approval_decided`, in the same transaction. Raises ApprovalForbidden,
-    ApprovalInvalid, ApprovalConflict (with who decided).
+    `request_digest` is the digest of what the person saw. `answer` may hold `grant` (an amount),
+    `until` (RFC 3339, when what was not used of the grant lapses) and `degrade`. Where several
+    people must approve, each adds a signature and the last decides, for the narrowest of their
+    answers; one denial denies. The effect is applied by the receivers of `approval_decided`, in
+    the same transaction. Raises ApprovalForbidden, ApprovalInvalid, ApprovalConflict (with who
+    decided).
     """
+    reason = checked_reason(reason)
+    answer = _checked_answer(approval, answer if approve and answer else {})
+    if request_digest != approval.request_digest:
+        raise ApprovalConflict("What you saw is not what is asked now: look at it again.")
+    if approval.state == ApprovalState.PENDING:
+        _require_right(principal, approval)
+    with journaled():  # one decides at a time, so that looking and deciding are one
+        if not _open(approval, request_digest).exists():
+            approval.refresh_from_db()
+            raise ApprovalConflict(why_not_open(approval))
+        right = _require_right(_as_of_now(principal), approval)
+        if not approve:
+            return _settle(approval, principal, right, ApprovalState.DENIED, reason, {})
+        answer_checked.send(sender=Approval, approval=approval, answer=answer)
+        approval.signatures.create(
+            signer=principal.username, right_of=right.right_of, reason=reason, answer=answer
+        )
+        signatures = list(approval.signatures.all())
+        if len(signatures) < approval.quorum:
+            journal_approval(approval, "approval.signed", principal.actor, signatures[-1])
+            approval_touched.send(sender=Approval, approval=approval)
+            return approval
+        allowed = narrowest(one.answer for one in signatures)
+        return _settle(approval, principal, right, ApprovalState.APPROVED, reason, allowed)
+
+
+def checked_reason(reason: str) -> str:
+    """The reason as it is kept. Raises ApprovalInvalid."""
     reason = plain_text(reason).strip()
-    answer = dict(answer or {})
-    try:
-        rfc8785.dumps(answer)
-    except rfc8785.CanonicalizationError as error:
-        raise ApprovalInvalid(f"answer: {error}") from error
     if not reason:
         raise ApprovalInvalid("reason: say why, in a sentence; it is kept with the decision.")
     if len(reason) > REASON_MAX:
         raise ApprovalInvalid(f"reason: at most {REASON_MAX} characters.")
-    if request_digest != approval.request_digest:
-        raise ApprovalConflict("What you saw is not what is asked now: look at it again.")
-    if approval.state == ApprovalState.PENDING and (why := may_decide(principal, approval)):
-        raise ApprovalForbidden(why)
-    state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
-    with journaled():
-        decided = Approval.objects.filter(
-            pk=approval.pk,
-            state=ApprovalState.PENDING,
-            request_digest=request_digest,
-            expires_at__gt=Now(),
-        ).update(
-            state=state,
-            decided_by=principal.username,
-            decided_at=timezone.now(),
-            reason=reason,
-            answer=answer,
+    return reason
+
+
+def _checked_answer(approval: Approval, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer as plain JSON, its end in UTC. Raises ApprovalInvalid."""
+    checked = dict(answer)
+    try:
+        rfc8785.dumps(checked)
+    except rfc8785.CanonicalizationError as error:
+        raise ApprovalInvalid(f"answer: {error}") from error
+    if checked and approval.kind != ApprovalKind.BUDGET:
+        name = next(iter(checked))
+        raise ApprovalInvalid(
+            f"{name}: only a budget can be granted in part, for a time or degraded."
         )
-        approval.refresh_from_db()
-        if decided != 1:
-            raise ApprovalConflict(why_not_open(approval))
-        _journal(approval, f"approval.{state.value}", principal.actor)
-        approval_decided.send(sender=Approval, approval=approval, actor=principal.actor)
+    if "until" in checked:
+        checked["until"] = _checked_until(checked["until"]).isoformat()
+    return checked
+
+
+def _checked_until(value: Any) -> dt.datetime:
+    try:
+        until = dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ApprovalInvalid("until: a moment such as 2026-01-31T18:00:00Z.") from None
+    if until.tzinfo is None:
+        raise ApprovalInvalid("until: say the zone as well, such as 2026-01-31T18:00:00Z.")
+    now = timezone.now()
+    if not now + UNTIL_LEAST <= until <= now + UNTIL_MOST:
+        raise ApprovalInvalid(f"until: from a minute to {UNTIL_MOST.days} days from now.")
+    return until.astimezone(dt.UTC).replace(microsecond=0)
+
+
+def _open(approval: Approval, request_digest: str) -> QuerySet[Approval]:
+    return Approval.objects.filter(
+        pk=approval.pk,
+        state=ApprovalState.PENDING,
+        request_digest=request_digest,
+        expires_at__gt=Now(),
+    )
+
+
+def _as_of_now(principal: Principal) -> Principal:
+    """The principal without what it remembers of lent rights: they may be revoked by now."""
+    return replace(principal, _lent={})
+
+
+def _require_right(principal: Principal, approval: Approval) -> SigningRight:
+    right = signing_right(principal, approval)
+    if right.why_not:
+        raise ApprovalForbidden(right.why_not)
+    return right
+
+
+def _settle(
+    approval: Approval,
+    principal: Principal,
+    right: SigningRight,
+    state: ApprovalState,
+    reason: str,
+    answer: dict[str, Any],
+) -> Approval:
+    """Write the decision down and apply it, in the caller's transaction."""
+    until = answer.get("until")
+    decided = _open(approval, approval.request_digest).update(
+        state=state,
+        decided_by=principal.username,
+        decided_for="" if right.right_of == principal.username else right.right_of,
+        decided_at=timezone.now(),
+        reason=reason,
+        answer=answer,
+        waits_on="",
+        lapses_at=dt.datetime.fromisoformat(until) if until else None,
+    )
+    approval.refresh_from_db()
+    if decided != 1:
+        raise ApprovalConflict(why_not_open(approval))
+    journal_approval(approval, f"approval.{state.value}", principal.actor)
+    approval_decided.send(sender=Approval, approval=approval, actor=principal.actor)
     return approval
 
 
@@ -178,8 +273,9 @@ def why_not_open(approval: Approval) -> str:
         case ApprovalState.EXPIRED:
             return f"This approval expired at {approval.expires_at:%Y-%m-%d %H:%M} UTC."
         case _:
+            lender = f" for {approval.decided_for}" if approval.decided_for else ""
             return (
-                f"{approval.decided_by} already {approval.state} this "
+                f"{approval.decided_by}{lender} already {approval.state} this "
                 f"at {approval.decided_at:%Y-%m-%d %H:%M} UTC."
             )
 
@@ -195,6 +291,42 @@ def void_approvals(
         if kind is not None:
             pending = pending.filter(kind=kind)
         return _close(pending, ApprovalState.VOIDED, why)
+
+
+def escalate_approvals() -> int:
+    """Put what was not answered in time before a wider group; it stays open as it is."""
+    due = Approval.objects.filter(
+        state=ApprovalState.PENDING, escalated_at__isnull=True, escalates_at__lte=Now()
+    )
+    escalated = 0
+    for approval in due[:ESCALATIONS_AT_ONCE]:
+        with journaled():
+            changed = due.filter(pk=approval.pk).update(escalated_at=timezone.now())
+            if changed == 1:
+                journal_approval(approval, "approval.escalated", SYSTEM)
+                approval_touched.send(sender=Approval, approval=approval)
+        escalated += changed
+    return escalated
+
+
+def lapses_due() -> list[Approval]:
+    """Approvals whose granted time has ended, by the database's clock, and was not seen to."""
+    return list(
+        Approval.objects.filter(lapsed_at__isnull=True, lapses_at__lte=Now())[:LAPSES_AT_ONCE]
+    )
+
+
+def mark_lapsed(approval: Approval) -> bool:
+    """Say that an approval's time has ended; True for the one caller that is to act on it.
+
+    Runs in that caller's transaction, which takes back what was granted.
+    """
+    ended = Approval.objects.filter(pk=approval.pk, lapsed_at__isnull=True, lapses_at__lte=Now())
+    if ended.update(lapsed_at=timezone.now()) != 1:
+        return False
+    approval.refresh_from_db()
+    journal_approval(approval, "approval.lapsed", SYSTEM)
+    return True
 
 
 def expire_approvals() -> int:
@@ -217,18 +349,38 @@ def _close(approvals: Iterable[Approval], state: ApprovalState, why: str) -> int
     closed = 0
     for approval in approvals:
         changed = Approval.objects.filter(pk=approval.pk, state=ApprovalState.PENDING).update(
-            state=state, reason=why, decided_at=timezone.now()
+            state=state, reason=why, decided_at=timezone.now(), waits_on=""
         )
         if changed != 1:
             continue
         approval.refresh_from_db()
-        _journal(approval, f"approval.{state.value}", SYSTEM)
+        journal_approval(approval, f"approval.{state.value}", SYSTEM)
         approval_decided.send(sender=Approval, approval=approval, actor=SYSTEM)
         closed += 1
     return closed
 
 
-def _journal(approval: Approval, action: str, actor: Actor) -> None:
+def journal_approval(
+    approval: Approval, action: str, actor: Actor, signature: ApprovalSignature | None = None
+) -> None:
+    """Append what happened to an approval, in the caller's transaction."""
+    body: dict[str, Any] = {
+        "kind": approval.kind,
+        "subject": {"kind": approval.subject_kind, "id": approval.subject_id},
+        "request_digest": approval.request_digest,
+        "state": approval.state,
+        "reason": approval.reason,
+        "answer": approval.answer,
+    }
+    if approval.decided_for:
+        body["decided_for"] = approval.decided_for
+    if approval.quorum > 1:
+        body["quorum"] = approval.quorum
+        body["signatures"] = [
+            {"signer": one.signer, "right_of": one.right_of} for one in approval.signatures.all()
+        ]
+    if signature is not None:
+        body |= {"reason": signature.reason, "answer": signature.answer}
     append_record(
         action=action,
         actor=actor,
@@ -236,12 +388,5 @@ def _journal(approval: Approval, action: str, actor: Actor) -> None:
         object_id=str(approval.uid),
         namespace=approval.namespace,
         goal_uid=approval.goal_uid,
-        body={
-            "kind": approval.kind,
-            "subject": {"kind": approval.subject_kind, "id": approval.subject_id},
-            "request_digest": approval.request_digest,
-            "state": approval.state,
-            "reason": approval.reason,
-            "answer": approval.answer,
-        },
+        body=body,
     )

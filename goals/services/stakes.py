@@ -1,0 +1,102 @@
+"""What the wait for an answer risks: what it costs a minute, what is lost first, and when."""
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from django.utils import timezone
+
+from agents.domain.states import AttemptState
+from agents.models import Attempt
+from goals.domain.budget import BudgetSyntaxError, parse_budget
+from goals.domain.states import Phase, Unit
+from goals.models import Account, Goal
+from goals.services.metering import PriceUnknown, gpu_cost
+from governance.domain import ApprovalKind, Stake
+from governance.models import Approval
+
+MINUTE_MS: Final = 60_000
+IN_LIST: Final = 500  # keys of one query
+
+
+def stakes_of(approvals: Sequence[Approval]) -> dict[UUID, Stake]:
+    """The stake of each open approval, by its uid; four queries however many there are."""
+    uids = {one.goal_uid for one in approvals if one.goal_uid}
+    goals = {goal.uid: goal for goal in _in_parts(Goal.objects.all(), "uid", uids)}
+    accounts = {
+        account.goal_id: account
+        for account in _in_parts(Account.objects.filter(unit=Unit.GPU_MS), "goal_id", uids)
+    }
+    running, held = _gpus(uids)
+    price = _minute_price()
+    stakes: dict[UUID, Stake] = {}
+    for approval in approvals:
+        goal = goals.get(approval.goal_uid) if approval.goal_uid else None
+        gpus = held.get(approval.goal_uid, 0) if approval.goal_uid else 0
+        damage_at, damage = _first_damage(
+            approval,
+            goal,
+            accounts.get(approval.goal_uid) if approval.goal_uid else None,
+            running.get(approval.goal_uid, 0) if approval.goal_uid else 0,
+        )
+        cost = 0 if not gpus else None if price is None else price * gpus
+        stakes[approval.uid] = Stake(damage_at, damage, gpus, cost, _asks(approval))
+    return stakes
+
+
+def _in_parts(rows: Any, column: str, keys: Iterable[UUID]) -> Iterable[Any]:
+    wanted = sorted(keys)
+    for start in range(0, len(wanted), IN_LIST):
+        yield from rows.filter(**{f"{column}__in": wanted[start : start + IN_LIST]})
+
+
+def _gpus(uids: Iterable[UUID]) -> tuple[dict[UUID, int], dict[UUID, int]]:
+    """GPUs that run, and that are kept without running, by Goal."""
+    running: dict[UUID, int] = {}
+    held: dict[UUID, int] = {}
+    holders = Attempt.objects.filter(
+        gpus__gt=0, state__in=(AttemptState.RUNNING, AttemptState.PAUSED)
+    ).only("goal_uid", "state", "gpus", "specification")
+    for attempt in _in_parts(holders, "goal_uid", uids):
+        if attempt.state == AttemptState.RUNNING:
+            running[attempt.goal_uid] = running.get(attempt.goal_uid, 0) + attempt.gpus
+        if attempt.state == AttemptState.RUNNING or attempt.specification.get("hold_gpus_on_pause"):
+            held[attempt.goal_uid] = held.get(attempt.goal_uid, 0) + attempt.gpus
+    return running, held
+
+
+def _minute_price() -> int | None:
+    try:
+        return gpu_cost(MINUTE_MS)
+    except PriceUnknown:
+        return None
+
+
+def _first_damage(
+    approval: Approval, goal: Goal | None, account: Account | None, gpus_running: int
+) -> tuple[dt.datetime | None, str]:
+    """The first loss that can be told, and what is lost."""
+    losses: list[tuple[dt.datetime, str]] = []
+    if approval.kind == ApprovalKind.BUDGET:
+        losses.append((approval.expires_at, "the paused work is ended"))
+    if goal is not None and (seconds := goal.spec.get("deadlineSeconds")) is not None:
+        losses.append((goal.asked_at + dt.timedelta(seconds=seconds), "the Goal's deadline"))
+    if goal is not None and account is not None and gpus_running and goal.phase == Phase.RUNNING:
+        left_ms = (account.limit - account.settled) / gpus_running
+        losses.append((timezone.now() + dt.timedelta(milliseconds=left_ms), "the budget runs out"))
+    return min(losses, default=(None, ""))
+
+
+def _asks(approval: Approval) -> dict[str, int]:
+    """What is asked for, by unit of the ledger; a graph asks for its Goal's whole budget."""
+    request = json.loads(approval.request_canonical)
+    if approval.kind == ApprovalKind.BUDGET:
+        return {request["unit"]: int(request["ask"])}
+    if approval.kind == ApprovalKind.GRAPH:
+        try:
+            return parse_budget(request["budget"]).amounts()
+        except BudgetSyntaxError:
+            return {}
+    return {}
