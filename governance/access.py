@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser, User
@@ -16,12 +16,15 @@ from governance.domain import (
     Permission,
     Role,
 )
-from governance.models import Approval, Decision, Delegation, JournalRecord, Membership
+from governance.models import Approval, Credential, Decision, Delegation, JournalRecord, Membership
 from lineage.domain import Actor, ActorKind
 
 FOUR_EYES_REFUSAL = (
     "You asked for, sponsor or changed this Goal: somebody else must decide (four eyes)."
 )
+
+
+WHOM_MAX: Final = 3  # names in one sentence
 
 
 class AccessError(Exception):
@@ -70,19 +73,48 @@ class Principal:
         """Raise NotAllowed, naming the role that is missing and where."""
         if not self.may(permission, namespace=namespace):
             roles = " or ".join(r for r in Role if permission in ROLE_PERMISSIONS[r])
-            raise NotAllowed(
-                f"This needs the role {roles} in namespace {namespace}; ask an administrator."
-            )
+            whom = ask_whom(Permission.ADMINISTER, namespace=namespace)
+            if self.may(Permission.VIEW, namespace=namespace):
+                whom = ask_whom(permission, namespace=namespace)
+            raise NotAllowed(f"This needs the role {roles} in namespace {namespace}; {whom}")
+
+
+def who_may(permission: Permission, *, namespace: str, limit: int = WHOM_MAX) -> list[str]:
+    """Names of active people who may do that there, those of the namespace itself first."""
+    roles = [role for role in Role if permission in ROLE_PERMISSIONS[role]]
+    spaces = [namespace, EVERY_NAMESPACE]
+    held = Membership.objects.filter(
+        role__in=roles, namespace__in=spaces, user__is_active=True
+    ).order_by("-namespace", "user__username")
+    names = list(held.values_list("user__username", flat=True)[: limit * len(Role)])
+    if len(names) < limit:
+        supers = User.objects.filter(is_superuser=True, is_active=True).order_by("username")
+        names += supers.values_list("username", flat=True)[:limit]
+    return list(dict.fromkeys(names))[:limit]
+
+
+def ask_whom(permission: Permission, *, namespace: str) -> str:
+    """Whom to ask for something, as the end of a sentence: "ask ada, bob or carol."."""
+    names = who_may(permission, namespace=namespace)
+    if not names:
+        return "ask an administrator."
+    first, last = ", ".join(names[:-1]), names[-1]
+    return f"ask {first} or {last}." if first else f"ask {last}."
 
 
 def principal_of(user: User | AbstractBaseUser) -> Principal:
-    """The principal of a signed-in person. Superusers are administrators everywhere."""
+    """The principal of a signed-in person. Superusers are administrators everywhere.
+
+    Whoever signed in with a one-time password may do nothing until they have changed it.
+    """
     held: dict[str, set[Permission]] = {}
-    for namespace, role in Membership.objects.filter(user_id=user.pk).values_list(
-        "namespace", "role"
+    for namespace, role in (
+        Membership.objects.filter(user_id=user.pk)
+        .exclude(user__credential__must_change=True)
+        .values_list("namespace", "role")
     ):
         held.setdefault(namespace, set()).update(ROLE_PERMISSIONS[Role(role)])
-    if getattr(user, "is_superuser", False):
+    if getattr(user, "is_superuser", False) and not must_change_password(user):
         held.setdefault(EVERY_NAMESPACE, set()).update(Permission)
     username = user.get_username()
     return Principal(
@@ -90,6 +122,11 @@ def principal_of(user: User | AbstractBaseUser) -> Principal:
         username=username,
         permissions={name: frozenset(some) for name, some in held.items()},
     )
+
+
+def must_change_password(user: User | AbstractBaseUser) -> bool:
+    """Whether somebody else has seen the person's password."""
+    return Credential.objects.filter(user_id=user.pk, must_change=True).exists()
 
 
 def narrowed(principal: Principal, *, permissions: Iterable[str], namespace: str) -> Principal:
@@ -188,7 +225,10 @@ def signing_right(principal: Principal, approval: Approval) -> SigningRight:
     barred, namespace = approval.barred, approval.namespace
     rights = _rights(principal, namespace)
     if not rights:
-        return SigningRight("", f"Deciding needs the role approver in namespace {namespace}.")
+        whom = ask_whom(Permission.APPROVE, namespace=namespace)
+        return SigningRight(
+            "", f"Deciding needs the role approver in namespace {namespace}; {whom}"
+        )
     if principal.username in barred:
         return SigningRight("", FOUR_EYES_REFUSAL)
     if all(name in barred for name in rights):

@@ -3,8 +3,10 @@
 from django.http import HttpRequest
 
 from governance.access import Principal, principal_of
+from governance.services.sessions import touch_session
 
 _SLOT = "clearance.principal"
+PASSWORD_DUE = "clearance.password_due"  # noqa: S105 - of a session begun with a one-time password
 
 
 def session_principal(request: HttpRequest) -> Principal:
@@ -13,4 +15,11 @@ def session_principal(request: HttpRequest) -> Principal:
     if not isinstance(principal, Principal):
         principal = principal_of(request.user)  # type: ignore[arg-type]  # signed in: not anonymous
         request.META[_SLOT] = principal
+        if request.session.session_key:
+            touch_session(request.session.session_key)
     return principal
+
+
+def is_password_due(request: HttpRequest) -> bool:
+    """Whether the session was begun with a one-time password that is still to be changed."""
+    return bool(request.session.get(PASSWORD_DUE))
