@@ -11,5 +11,7 @@ urlpatterns: list[URLPattern] = [
     path("releases/<uuid:uid>", releases.release_detail, name="release_detail"),
     path("releases/<uuid:uid>/rollback", releases.release_rollback, name="release_rollback"),
     path("artifacts/<digest:digest>", releases.artifact_detail, name="artifact_detail"),
+    path("artifacts/<digest:digest>/recall", releases.artifact_recall, name="artifact_recall"),
+    path("artifacts/<digest:digest>/lift-recall", releases.artifact_lift, name="artifact_lift"),
     path("artifacts/<digest:digest>/<slug:kind>", releases.artifact_bundle, name="artifact_bundle"),
 ]

@@ -7,13 +7,16 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
+from agents.recalls import get_recallable_artifact, may_recall
 from agents.selectors import artifacts_within, get_artifact
 from goals.access import get_visible_release, visible_releases
 from goals.domain.states import ReleaseState
-from goals.forms import RollbackForm
+from goals.forms import RecallForm, RollbackForm
+from goals.lineage.consequences import consequences
 from goals.models import Goal, Release
 from goals.services.releases import ReleaseDenied, ReleaseError, rollback_release
 from governance.access import NotVisible, within
@@ -21,6 +24,8 @@ from governance.domain import Permission
 from governance.export import table_export
 from governance.sessions import session_principal
 from lineage.models import Artifact, Edge
+from lineage.services.artifacts import recall_artifact
+from lineage.services.recall import RecallError, SamePerson, lift_recall, open_recall
 
 PAGE_SIZE = 50
 RELEASE_COLUMNS = {
@@ -59,7 +64,7 @@ def release_list(request: HttpRequest) -> HttpResponse:
         "active": list(active[:200]),
         "page": Paginator(releases, PAGE_SIZE).get_page(request.GET.get("page")),
         "artifacts": list(artifacts[:PAGE_SIZE]),
-        "nav": "releases",
+        "nav": "lineage",
     }
     part = "#live" if request.headers.get("HX-Request") else ""
     return render(request, f"goals/release_list.html{part}", context)
@@ -122,26 +127,82 @@ def _release_page(
         "form": form,
         "denied": denied,
         "refused": refused,
-        "nav": "releases",
+        "nav": "lineage",
     }
     return render(request, "goals/release_detail.html", context, status=status)
 
 
 @require_GET
 def artifact_detail(request: HttpRequest, digest: str) -> HttpResponse:
-    """One artifact: signatures, where it came from, where it is served."""
+    """One artifact: signatures, where it came from, where it is served, its recall."""
+    artifact = get_artifact(within(session_principal(request), Permission.VIEW), digest)
+    return _artifact_page(request, artifact, RecallForm())
+
+
+@require_POST
+def artifact_recall(request: HttpRequest, digest: str) -> HttpResponse:
+    """Mark a digest as bad; doing it again changes nothing."""
     principal = session_principal(request)
-    artifact = get_artifact(within(principal, Permission.VIEW), digest)
+    artifact = get_recallable_artifact(principal, digest)
+    form = RecallForm(request.POST)
+    if not form.is_valid():
+        return _artifact_page(request, artifact, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    reason = form.cleaned_data["reason"]
+    if recall_artifact(artifact, reason=reason, actor=principal.actor):
+        messages.success(request, f"{artifact.name} is recalled.")
+    return redirect(f"{reverse('artifact_detail', args=[digest])}#recall")
+
+
+@require_POST
+def artifact_lift(request: HttpRequest, digest: str) -> HttpResponse:
+    """Let a recalled digest be used again, by another person than the one who recalled it."""
+    principal = session_principal(request)
+    artifact = get_recallable_artifact(principal, digest)
+    form = RecallForm(request.POST)
+    if not form.is_valid():
+        return _artifact_page(request, artifact, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    try:
+        lift_recall(artifact, reason=form.cleaned_data["reason"], actor=principal.actor)
+    except RecallError as error:
+        form.add_error(None, str(error))
+        status = HTTPStatus.FORBIDDEN if isinstance(error, SamePerson) else HTTPStatus.CONFLICT
+        return _artifact_page(request, artifact, form, status=status)
+    messages.success(request, f"{artifact.name} may be used again.")
+    return redirect("artifact_detail", digest)
+
+
+def _artifact_page(
+    request: HttpRequest,
+    artifact: Artifact,
+    form: RecallForm,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+) -> HttpResponse:
+    principal = session_principal(request)
     edges = Edge.objects.filter(namespace=artifact.namespace)
+    digest = artifact.digest
+    recall = open_recall(artifact)
+    refused = may_recall(principal, namespace=artifact.namespace)
+    if recall and not refused and recall.recalled_by_id == principal.actor.id:
+        refused = "You recalled this digest: somebody else must lift it (four eyes)."
     context = {
         "artifact": artifact,
         "goal": Goal.objects.filter(pk=artifact.goal_uid).first() if artifact.goal_uid else None,
-        "releases": list(visible_releases(principal).filter(digest=digest)[:PAGE_SIZE]),
+        "releases": list(
+            visible_releases(principal).filter(namespace=artifact.namespace, digest=digest)[
+                :PAGE_SIZE
+            ]
+        ),
         "incoming": list(edges.filter(target_kind="artifact", target_id=digest)[:PAGE_SIZE]),
         "outgoing": list(edges.filter(source_kind="artifact", source_id=digest)[:PAGE_SIZE]),
-        "nav": "releases",
+        "form": form,
+        "recall": recall,
+        "refused": refused,
+        "after": consequences(artifact),
+        "may_operate": principal.may(Permission.OPERATE, namespace=artifact.namespace),
+        "nav": "lineage",
     }
-    return render(request, "goals/artifact_detail.html", context)
+    return render(request, "goals/artifact_detail.html", context, status=status)
 
 
 @require_GET

@@ -205,6 +205,10 @@ TABLE: Final = (
     row("POST", "releases/<uuid:uid>/rollback", OPERATE, form=REASON),
     row("GET", "artifacts/<digest:digest>", VIEW),
     row("GET", "artifacts/<digest:digest>/<slug:kind>", VIEW),
+    row("POST", "artifacts/<digest:digest>/recall", RECALL, form=REASON),
+    row("POST", "artifacts/<digest:digest>/lift-recall", RECALL, form=REASON),
+    row("GET", "lineage", SIGNED_IN),
+    row("GET", "lineage/names", SIGNED_IN),
     # --- Journal
     row("GET", "journal", SIGNED_IN),
     row("GET", "journal/<int:seq>", VIEW),

@@ -27,6 +27,8 @@ def test_release_roll_back_and_recall(cli_of: Callable[..., Cli]) -> None:
     newest = Release.objects.order_by("-number")[0]
     assert (newest.digest, newest.is_rollback, newest.reason) == (old, True, "worse")
     assert cli.good("recall", new, "--reason", "bad data") == f"artifact/{new} recalled\n"
+    alone = cli.run("lift-recall", new, "--reason", "it is fine")
+    assert (alone.exit_code, "somebody else must lift it" in alone.stderr) == (5, True)
     refused = cli.run(
         *("release", "--service", "checkout", "--environment", "canary"),
         *("--digest", new, "--reason", "r"),

@@ -1,4 +1,4 @@
-"""`clearance release`, `rollback` and `recall`: which digest an environment serves."""
+"""`clearance release`, `rollback`, `recall`, `lift-recall`: what an environment serves."""
 
 import re
 from typing import Any
@@ -92,13 +92,30 @@ def rollback(invocation: Invocation, *, release: str, reason: str, form: str) ->
 @pass_invocation
 def recall(invocation: Invocation, *, digest: str, reason: str, form: str) -> None:
     """Mark a digest as bad: no release may serve it from now on."""
+    _mark(invocation, digest, "recall", reason=reason, form=form, word="recalled")
+
+
+@click.command("lift-recall")
+@click.argument("digest", callback=_digest)
+@_reason_option
+@_say_form
+@connection_options
+@pass_invocation
+def lift_recall(invocation: Invocation, *, digest: str, reason: str, form: str) -> None:
+    """Let a recalled digest be used again; another person than the one who recalled it must."""
+    _mark(invocation, digest, "lift-recall", reason=reason, form=form, word="may be used again")
+
+
+def _mark(
+    invocation: Invocation, digest: str, action: str, *, reason: str, form: str, word: str
+) -> None:
     if not reason.strip():
         raise CliError("--reason: say why, in a sentence.", code=ExitCode.USAGE)
-    found = invocation.client.post(f"/artifacts/{segment(digest)}/recall", {"reason": reason})
+    found = invocation.client.post(f"/artifacts/{segment(digest)}/{action}", {"reason": reason})
     if is_document(form):
         print_document(found, form=form)
     else:
-        click.echo(f"artifact/{found['digest']} recalled")
+        click.echo(f"artifact/{found['digest']} {word}")
 
 
 def _answer(made: dict[str, Any], *, form: str) -> None:
