@@ -36,6 +36,8 @@ from goals.services.releases import (
     ReleaseContended,
     ReleaseDenied,
 )
+from goals.services.steering import TooMany
+from goals.steer_api import steer_router
 from governance.access import NotAllowed, NotVisible, principal_of
 from governance.api import router as governance_router
 from governance.domain import (
@@ -74,6 +76,7 @@ api.add_router("/artifacts", artifact_router)
 api.add_router("/evidence", evidence_router)
 api.add_router("/bundles", policy_router)
 api.add_router("", goals_router)
+api.add_router("", steer_router)
 api.add_router("", agents_router)
 api.add_router("", governance_router)
 
@@ -94,6 +97,7 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (ApprovalConflict, HTTPStatus.CONFLICT, "Already decided"),
     (ApprovalInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid answer"),
     (GoalConflict, HTTPStatus.CONFLICT, "Conflict"),
+    (TooMany, HTTPStatus.UNPROCESSABLE_ENTITY, "Too many at once"),
     (BundleConflict, HTTPStatus.CONFLICT, "Conflict"),
     (GovernanceError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid request"),
     (NotCovered, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),

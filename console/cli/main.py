@@ -12,10 +12,11 @@ from console.cli.commands.approvals import approve, deny
 from console.cli.commands.evidence import evidence, verify
 from console.cli.commands.get import get
 from console.cli.commands.goals import cancel, delete, describe, pause, resume, wait
+from console.cli.commands.kill import kill
 from console.cli.commands.logs import logs
 from console.cli.commands.manifests import apply, plan
 from console.cli.commands.prices import price
-from console.cli.commands.releases import recall, release, rollback
+from console.cli.commands.releases import lift_recall, recall, release, rollback
 from console.cli.commands.version import version
 from console.cli.commands.why import why
 from console.cli.exits import CliError, ExitCode
@@ -86,6 +87,8 @@ for command in (
     describe,
     evidence,
     get,
+    kill,
+    lift_recall,
     login,
     logout,
     logs,

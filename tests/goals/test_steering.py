@@ -5,12 +5,15 @@ import time
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from agents.cluster import get_cluster
 from agents.cluster.shim.processes import descendants, read_process
 from agents.domain.states import AttemptState, DesiredState
+from agents.models import Attempt
 from goals.domain.killing import KillScope
 from goals.models import Goal, KillSwitch
+from goals.services.apply import cancel_goal
 from goals.services.conditions import condition_of
 from goals.services.kill import (
     EFFECTIVE_SECONDS,
@@ -21,6 +24,7 @@ from goals.services.kill import (
     throw_switch,
 )
 from goals.services.prices import set_price
+from goals.services.steering import Step, preview_steps, steer_many
 from governance.access import NotAllowed, NotVisible, principal_of
 from governance.models import JournalRecord, Membership
 from lineage.telemetry import get_telemetry
@@ -235,3 +239,75 @@ def pids_of(cluster: Any, workload: str) -> list[int]:
 def is_alive(pid: int) -> bool:
     process = read_process(pid)
     return process is not None and process.state not in "ZX"
+
+
+def test_a_step_for_many_says_what_it_skips_and_is_done_once(tower: Any) -> None:
+    goals = [running(tower, name) for name in ("one", "two", "three")]
+    cancel_goal(goals[2], principal=tower.operator)
+    attempts = [attempt.uid for goal in goals for attempt in tower.attempts(goal)]
+    preview = preview_steps(Step.PAUSE, principal=tower.operator, attempts=attempts)
+    assert preview.words == "2 agents in 2 Goals, 2 GPUs, cost unknown: no GPU price is set"
+    assert {one.goal.name: one.skipped for one in preview.goals} == {
+        "one": "", "two": "", "three": "is landing: Cancelled"
+    }  # fmt: skip
+    uids = [one.goal.uid for one in preview.goals]
+    for outcomes in (["done", "skipped", "done"], ["skipped"] * 3):
+        results = steer_many(Step.PAUSE, uids, principal=tower.operator)
+        assert [one.outcome for one in results] == outcomes
+    assert JournalRecord.objects.filter(action="goal.desired_pause").count() == 2
+    for goal in goals[:2]:
+        tower.reconcile(goal)
+        assert goal.phase == "Paused"
+    results = steer_many(Step.RESUME, uids, principal=tower.operator)
+    assert [one.outcome for one in results] == ["done", "skipped", "done"]
+    results = steer_many(Step.CANCEL, uids, principal=tower.operator, reason="enough")
+    assert [one.outcome for one in results] == ["done", "skipped", "done"]
+    assert JournalRecord.objects.filter(action="goal.cancelled").count() == 3
+
+
+def test_rights_are_asked_for_each_goal(tower: Any) -> None:
+    mine, other, hidden = (running(tower, name) for name in ("mine", "other", "hidden"))
+    for goal, namespace in ((other, "seen"), (hidden, "unseen")):
+        Goal.objects.filter(pk=goal.pk).update(namespace=namespace)
+        Attempt.objects.filter(goal_uid=goal.pk).update(namespace=namespace)
+    Membership.objects.create(user=tower.people["operator"], namespace="seen", role="viewer")
+    operator = principal_of(tower.people["operator"])
+    attempts = list(Attempt.objects.values_list("uid", flat=True))
+    preview = preview_steps(Step.CANCEL, principal=operator, attempts=attempts)
+    assert [(one.goal.name, one.skipped) for one in preview.goals] == [
+        ("mine", ""),
+        ("other", "This needs the role operator or admin in namespace seen; ask admin."),
+    ]
+    assert preview.left_out == 1
+    uids = [mine.uid, other.uid, hidden.uid]
+    results = steer_many(Step.CANCEL, uids, principal=operator)
+    assert [(one.goal.name, one.outcome) for one in results] == [
+        ("mine", "done"), ("other", "skipped")
+    ]  # fmt: skip
+    assert set(Goal.objects.filter(landing="").values_list("name", flat=True)) == {
+        "other", "hidden"
+    }  # fmt: skip
+
+
+def test_the_api_throws_lists_and_lifts(tower: Any) -> None:
+    running(tower)
+    browser = Client()
+    browser.force_login(tower.people["operator"])
+
+    def ask(path: str, **document: Any) -> Any:
+        return browser.post(f"/api/v1{path}", document, content_type="application/json")
+
+    order = {"scope": "agent", "namespace": "default", "name": "tuner"}
+    shown = ask("/kill", **order, dry_run=True).json()
+    assert (shown["agents"], shown["gpus"], shown["micro_usd_per_minute"]) == (1, 1, None)
+    assert KillSwitch.objects.count() == 0
+    thrown = ask("/kill", **order, reason="odd").json()
+    assert (thrown["stopped"], thrown["running"]) == (1, [])
+    (listed,) = browser.get("/api/v1/kill-switches?standing=true").json()["results"]
+    assert (listed["uid"], listed["label"]) == (thrown["switch"], "default/tuner")
+    assert ask(f"/kill-switches/{listed['uid']}/lift", reason="fine").json()["lifted_by"]
+    assert browser.get("/api/v1/kill-switches?standing=true").json()["results"] == []
+    assert ask("/kill", scope="goal", name="nothing").status_code == 404
+    assert ask("/kill", scope="everything").status_code == 403
+    goal = str(Goal.objects.get().uid)
+    assert ask("/steer", step="pause", goals=[goal], dry_run=True).json()["goals"][0]["goal"]
