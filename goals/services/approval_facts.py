@@ -17,6 +17,8 @@ from lineage.telemetry.base import Span, TelemetryError
 
 MS_PER_SECOND = 1000
 CAUSES_SHOWN = 6
+QUORUM_ANNOTATION = "orchestration.ai/approval-quorum"
+UNREADABLE_QUORUM = 2
 
 
 def amount_text(unit: str, amount: int | float | None) -> str | None:
@@ -30,6 +32,17 @@ def amount_text(unit: str, amount: int | float | None) -> str | None:
             return f"{amount:,.0f} tokens"
         case Unit.MICRO_USD:
             return f"{amount / 1_000_000:,.2f} USD"
+
+
+def quorum_asked(goal: Goal) -> int:
+    """How many people the Goal itself wants to approve (annotation QUORUM_ANNOTATION).
+
+    One that cannot be read asks for two: a slip of the pen makes no rule weaker.
+    """
+    text = goal.annotations.get(QUORUM_ANNOTATION)
+    if text is None:
+        return 1
+    return int(text) if text.isascii() and text.isdigit() and text != "0" else UNREADABLE_QUORUM
 
 
 def graph_facts(goal: Goal, document: Mapping[str, Any], *, why: str) -> list[Fact]:

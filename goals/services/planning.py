@@ -19,7 +19,7 @@ from goals.domain.graph import PlanError, RunCost, TaskGraph, plan_graph
 from goals.domain.manifest import GoalManifest, parse_goal
 from goals.domain.states import Phase, Unit
 from goals.models import Goal, Graph
-from goals.services.approval_facts import graph_facts
+from goals.services.approval_facts import graph_facts, quorum_asked
 from goals.services.conditions import set_condition, set_phase
 from goals.services.landing import start_landing
 from goals.services.lease import Lease, fenced
@@ -33,6 +33,7 @@ from governance.services.decisions import (
     Subject,
     evaluate,
     preview,
+    quorum_of,
     record_judgement,
     worst,
 )
@@ -340,7 +341,8 @@ def _act_on(goal: Goal, judgement: Judgement, document: Mapping[str, Any]) -> No
     elif wants_approval:
         asked = judgement.messages(Outcome.REQUIRE_APPROVAL)
         message = _sentence(asked) or "The Goal asks for approval before anything runs."
-        open_approval(graph_question(goal, document, why=message))
+        quorum = quorum_of(judgement)
+        open_approval(graph_question(goal, document, why=message, quorum=quorum))
         set_condition(goal, "Admitted", None, reason="AwaitingApproval", message=message)
         set_phase(goal, Phase.AWAITING_APPROVAL, reason="ApprovalRequired", message=message)
     else:
@@ -359,8 +361,10 @@ def _sentence(messages: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(dict.fromkeys(lines))[:2000]
 
 
-def graph_question(goal: Goal, document: Mapping[str, Any], *, why: str) -> Question:
-    """The question whether this exact graph may run."""
+def graph_question(
+    goal: Goal, document: Mapping[str, Any], *, why: str, quorum: int = 1
+) -> Question:
+    """The question whether this exact graph may run, put to at least `quorum` people."""
     return Question(
         kind=ApprovalKind.GRAPH,
         namespace=goal.namespace,
@@ -378,6 +382,7 @@ def graph_question(goal: Goal, document: Mapping[str, Any], *, why: str) -> Ques
         requested_by=goal.requested_by,
         barred=barred_from(goal),
         facts=graph_facts(goal, document, why=why),
+        quorum=max(quorum, quorum_asked(goal)),
     )
 
 

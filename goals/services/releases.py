@@ -13,7 +13,7 @@ from agents.services.attempts import scope_of
 from goals.domain.states import ReleaseState
 from goals.events import hint_on_commit
 from goals.models import Goal, Release
-from goals.services.approval_facts import release_facts
+from goals.services.approval_facts import quorum_asked, release_facts
 from governance.domain import ApprovalInvalid, ApprovalKind, ApprovalState
 from governance.models import Approval, Decision
 from governance.policy.base import Outcome, PolicyPoint
@@ -23,6 +23,7 @@ from governance.services.decisions import (
     Judgement,
     Subject,
     evaluate,
+    quorum_of,
     record_judgement,
 )
 from governance.services.journal import append_record, journaled
@@ -316,6 +317,7 @@ def _ask(release: Release, judgement: Judgement) -> None:
             },
             requested_by=release.released_by_id,
             barred=barred,
+            quorum=max(quorum_of(judgement), quorum_asked(goal) if goal else 1),
             facts=release_facts(release, why=why),
             agent_words=release.reason if release.attempt_uid else "",
         )

@@ -11,7 +11,7 @@ from goals.domain.degrade import parse_degradation
 from goals.domain.states import Phase, Unit
 from goals.events import hint_on_commit
 from goals.models import Account, Goal
-from goals.services.approval_facts import budget_facts
+from goals.services.approval_facts import budget_facts, quorum_asked
 from goals.services.conditions import set_condition, set_phase
 from goals.services.degrade import check_degradation, enforce_degradation
 from goals.services.landing import start_landing
@@ -92,6 +92,7 @@ def request_budget(goal: Goal, shortage: Shortage, facts: Sequence[Fact]) -> App
             requested_by=goal.requested_by,
             barred=barred_from(goal),
             facts=facts,
+            quorum=quorum_asked(goal),
         )
     )
     hint_on_commit(goal_uid=goal.uid, namespace=goal.namespace, topic="approval")

@@ -55,6 +55,7 @@ class PolicyMessage:
     rule: str = ""  # e.g. "clearance.workload.deny"
     path: str = ""
     line: int = 0
+    quorum: int = 1  # people that must approve, when that is what the rule requires
 
 
 @dataclass(frozen=True, slots=True)

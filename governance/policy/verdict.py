@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from governance.policy.base import Outcome, PolicyMessage, Verdict
 
 SEVERITY = {outcome: rank for rank, outcome in enumerate(Outcome)}
 MAX_TEXT_CHARACTERS = 2000
+MAX_QUORUM = 9  # people that one approval may need
 MAX_MESSAGES = 10_000  # one for each task of the largest graph
 
 
@@ -28,6 +30,14 @@ def texts_of(value: object, *, rule: str) -> list[str]:
     if value is True:
         return [f"{rule} is true"]
     return [] if value is None or value is False else [_text_of(value)]
+
+
+def quorum_in(value: object) -> int:
+    """The most people that a rule's messages ask for: `{"msg": "...", "quorum": 2}`, else 1."""
+    said = value if isinstance(value, list) else [value]
+    asked = [one.get("quorum") for one in said if isinstance(one, Mapping)]
+    counts = [one for one in asked if isinstance(one, int) and not isinstance(one, bool)]
+    return min(max([1, *counts]), MAX_QUORUM)
 
 
 def compose_verdict(
@@ -51,7 +61,8 @@ def compose_verdict(
     for index, value in hits:
         clause = clauses[index]
         for text in texts_of(value, rule=clause["rule"]):
-            messages[_message(clause, Outcome(clause["outcome"]), text)] = None
+            said = _message(clause, Outcome(clause["outcome"]), text)
+            messages[replace(said, quorum=quorum_in(value))] = None
     ordered = sorted(
         messages,
         key=lambda said: (-SEVERITY[said.outcome], said.path, said.line, said.text),

@@ -71,6 +71,12 @@ class Judgement:
         ]
 
 
+def quorum_of(judgement: Judgement) -> int:
+    """How many people the rules want to approve."""
+    asked = judgement.messages(Outcome.REQUIRE_APPROVAL)
+    return max((int(message.get("quorum", 1)) for message in asked), default=1)
+
+
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
     return max(outcomes, key=SEVERITY.__getitem__, default=Outcome.ALLOW)
 
@@ -230,13 +236,14 @@ def _decision(
 
 
 def _message(message: PolicyMessage) -> dict[str, Any]:
-    return {
+    document = {
         "outcome": message.outcome.value,
         "text": message.text,
         "rule": message.rule,
         "path": message.path,
         "line": message.line,
     }
+    return document if message.quorum == 1 else {**document, "quorum": message.quorum}
 
 
 def _news(decision: Decision) -> News:
