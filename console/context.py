@@ -8,7 +8,7 @@ from django.utils.functional import SimpleLazyObject
 from console.places import PLACES
 from console.preferences import KEYS, THEME
 from governance.access import visible_approvals
-from governance.domain import ApprovalState
+from governance.domain import ApprovalState, Permission
 from governance.sessions import session_principal
 
 
@@ -22,6 +22,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "keys_choices": KEYS.choices,
         "places": PLACES,
         "pending_approvals": SimpleLazyObject(lambda: pending_approvals(request)),
+        "has_feed": SimpleLazyObject(lambda: _may_hear(request)),
     }
 
 
@@ -32,3 +33,9 @@ def pending_approvals(request: HttpRequest) -> int:
         return 0
     found = visible_approvals(session_principal(request))
     return found.filter(state=ApprovalState.PENDING).count()
+
+
+def _may_hear(request: HttpRequest) -> bool:
+    """Whether there is a namespace to hear of; without one the socket would be refused for ever."""
+    spaces = session_principal(request).namespaces(Permission.VIEW)
+    return spaces is None or bool(spaces)

@@ -247,11 +247,20 @@ def agent_words(text: str, label: str = "") -> dict[str, Any]:
 
 
 @register.inclusion_tag("_pages.html", takes_context=True)
-def pages(context: template.Context, page: Any, noun: str) -> dict[str, Any]:
-    """Where one is in a long list, with links that keep the filter."""
+def pages(context: template.Context, page: Any, noun: str, table: str = "") -> dict[str, Any]:
+    """Where one is in a long list, with links that keep the filter.
+
+    `table` is the name under which the view exports it; then the links to its files stand here.
+    """
     kept = context["request"].GET.copy()
     kept.pop("page", None)
-    return {"page": page, "noun": noun, "kept": f"&{kept.urlencode()}" if kept else ""}
+    return {
+        "page": page,
+        "noun": noun,
+        "table": table,
+        "kept": f"&{kept.urlencode()}" if kept else "",
+        "request": context["request"],
+    }
 
 
 @register.inclusion_tag("_table_tools.html", takes_context=True)

@@ -96,7 +96,7 @@ def test_the_count_of_what_waits_is_a_part_of_its_own(people: Any, signed_in: An
     for namespace in ("default", "other"):
         Approval.objects.create(
             kind="budget", namespace=namespace, title="More?", request_canonical="{}",
-            subject_id=namespace,
+            subject_id=namespace, request_digest=namespace,
             expires_at=timezone.now(),
         )  # fmt: skip
     page = browser.get("/approvals/pending-count").content.decode()

@@ -56,33 +56,44 @@ function clientBox() {
   words.id = `${CLIENT_BOX}-words`;
   words.setAttribute("role", "status");
   words.className = "quiet";
-  bar.append(box, words);
+  const all = document.createElement("button");
+  all.type = "button";
+  all.textContent = "Show all rows";
+  all.hidden = true;
+  all.addEventListener("click", () => {
+    box.value = "";
+    box.dispatchEvent(new Event("input"));
+    box.focus();
+  });
+  bar.append(box, words, all);
   // Beside the live part, not in it: a refresh must not take away what is being typed.
   (table.closest("[data-live]") ?? table).before(bar);
-  refresh = () => apply(box, words);
+  refresh = () => apply(box, words, all);
   box.addEventListener("input", () => {
-    apply(box, words);
+    refresh();
     remember(box.value.trim());
   });
-  apply(box, words);
+  refresh();
   return box;
 }
 
-function apply(box, words) {
+function apply(box, words, all) {
   const table = mainTable();
   if (!table) return say(words, "There is no table to filter.", false);
   const keys = headings(table);
   const { test, error, isEmpty } = parseFilter(box.value, keys);
-  const all = [...table.tBodies].flatMap((body) => [...body.rows]);
+  const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
   let kept = 0;
-  for (const row of all) {
+  for (const row of rows) {
     const isKept = test(wordsOf(row, keys));
     if (row.hidden === isKept) row.hidden = !isKept;
     kept += isKept;
   }
   box.toggleAttribute("aria-invalid", false);
   if (error) box.setAttribute("aria-invalid", "true");
-  say(words, error || (isEmpty ? `${all.length} rows shown` : `${kept} of the ${all.length} shown rows`), Boolean(error));
+  const count = isEmpty ? `${rows.length} rows shown` : `${kept} of the ${rows.length} shown rows`;
+  say(words, error || count, Boolean(error));
+  all.hidden = isEmpty || kept > 0;
 }
 
 function say(words, text, isError) {

@@ -9,5 +9,6 @@ for (const opener of document.querySelectorAll("[data-opens]")) {
   opener.hidden = false;
   opener.addEventListener("click", () => open(opener.dataset.opens));
 }
+document.querySelector(".main-nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 watchRows();
 listen();
