@@ -1,0 +1,205 @@
+"""Rows of every kind for looking at pages: what runs, waits, landed, failed, and hostile words."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+
+from agents.cluster import get_cluster
+from agents.domain.documents import load_documents
+from agents.domain.manifest import parse_agent
+from agents.services.registry import register_agent
+from goals.domain.manifest import parse_goal
+from goals.models import Goal
+from goals.services.apply import apply_goal
+from goals.services.releases import ReleaseRequest, request_release, rollback_release
+from governance.access import principal_of
+from governance.domain import EVERY_NAMESPACE, Role
+from governance.models import Approval, BundleVersion, Decision, JournalRecord, Membership
+from governance.services.approvals import decide_approval
+from governance.services.bundles import ensure_starter_bundle, save_bundle
+from governance.services.checkpoints import make_checkpoint
+from governance.services.decisions import bundle_of
+from governance.services.tokens import create_token
+from lineage.domain import Actor, ActorKind, ArtifactKind
+from lineage.models import Artifact
+from lineage.services.artifacts import Origin, Upload, push_artifact, recall_artifact
+from lineage.telemetry import get_telemetry
+from tests.otlp_exports import batch, span
+from tests.towers import AGENT, GOAL, Tower
+
+PASSWORD = "correct horse battery staple"
+STEERED = "keys"  # the namespace whose Goals a worker moves
+BARE = "bare"  # one Goal that nothing happened to yet
+QUIET = "quiet"  # nothing at all
+LONG = "a-name-as-long-as-names-of-goals-may-be-and-then-it-is-cut-off"
+HOSTILE = "<script>alert(1)</script> " + "unbroken" * 40 + " \u202eright to left"
+TARGET = "checkout/production"
+
+
+def fill() -> dict[str, Any]:
+    """Fill the database and the twins. Returns {"facts": ids by name, "sessions": keys by name}."""
+    people = _people()
+    ensure_starter_bundle(identity="https://clearance.test/bootstrap")
+    roles = {"operator": people["ada"], "approver": people["eva"], "admin": people["ada"]}
+    tower = Tower(roles, SimpleNamespace(telemetry=get_telemetry(), cluster=get_cluster()))
+    goal = _goals(tower)
+    facts = {**_ids_of(tower, goal), **_artifacts(goal), **_policies()}
+    create_token(people["ada"], principal=principal_of(people["ada"]), name="pipeline")
+    make_checkpoint()
+    sessions = {name: _session(user) for name, user in people.items()}
+    return {"facts": facts, "sessions": sessions}
+
+
+def _people() -> dict[str, User]:
+    """`ada` may all, `eva` approve; `nora` has nothing to look at and `zoe` no right at all.
+
+    The others are the roles' own people in the namespace that is steered.
+    """
+    everything = [(EVERY_NAMESPACE, role) for role in Role]
+    held: dict[str, list[tuple[str, Role]]] = {
+        "ada": everything,
+        "eva": [(EVERY_NAMESPACE, Role.APPROVER)],
+        "nora": [(QUIET, role) for role in Role if role is not Role.ADMIN],
+        "zoe": [],
+        "olivia": [(STEERED, Role.OPERATOR)],
+        "avery": [(STEERED, Role.APPROVER)],
+        "pia": [(EVERY_NAMESPACE, Role.POLICY_AUTHOR)],
+        "audra": [(EVERY_NAMESPACE, Role.AUDITOR)],
+    }
+    people = {}
+    for name, roles in held.items():
+        people[name] = User.objects.create_user(username=name, password=PASSWORD)
+        for namespace, role in roles:
+            Membership.objects.create(user=people[name], namespace=namespace, role=role)
+    return people
+
+
+def _session(user: User) -> str:
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return str(session.session_key)
+
+
+def _goals(tower: Tower) -> Goal:
+    """Goals in every phase; returns the one with the most to see."""
+    tower.register("profiler", produces="latency-profile")
+    tower.register("tuner", gpus=1, consumes="latency-profile", role="experimental")
+    tower.register("spender", gpus=1, role="revenue-critical")
+    for namespace in (STEERED, BARE):
+        text = AGENT.format(name="spender", gpus=1, consumes="", produces="", role="worker")
+        text = text.replace("namespace: default", f"namespace: {namespace}")
+        register_agent(parse_agent(load_documents(text)[0]), actor=tower.admin.actor)
+    rich = tower.apply("reduce-p99-latency", agents="profiler, tuner").goal
+    for _ in range(6):
+        tower.reconcile(rich)
+        get_cluster().advance(2_000)
+    _spans(tower, rich)
+    tower.reconcile(rich)
+    for name in ("rogue", LONG):
+        spender = tower.apply(name, agents="spender", budget="30 GPU-seconds").goal
+        for _ in range(8):
+            tower.reconcile(spender)
+            get_cluster().advance(5_000)
+        tower.reconcile(spender)
+    _answer_one(tower)
+    tower.apply("draft", agents="profiler")
+    text = GOAL.format(name="new", agents="spender", budget="9 GPU-seconds", more="")
+    manifest = text.replace("namespace: default", f"namespace: {BARE}")
+    apply_goal(parse_goal(load_documents(manifest)[0]), principal=tower.operator)
+    return rich
+
+
+def _answer_one(tower: Tower) -> None:
+    """One question is answered, so that there is a decided one beside those that wait."""
+    approval = Approval.objects.order_by("created_at").first()
+    assert approval is not None
+    decide_approval(approval, principal=tower.approver, approve=True,
+                    reason="Two more minutes, then we look again.",
+                    request_digest=approval.request_digest)  # fmt: skip
+    Approval.objects.exclude(pk=approval.pk).update(agent_words=HOSTILE)
+
+
+def _spans(tower: Tower, goal: Goal) -> None:
+    attempt = tower.attempts(goal)[0]
+    tower.observe(goal, attempt, 240.0)
+    mine = {
+        "namespace": "default", "goal_uid": str(goal.uid), "agent": attempt.agent_name,
+        "task": attempt.task, "attempt_uid": str(attempt.uid),
+    }  # fmt: skip
+    steps = [
+        span("b" * 16, because="a" * 16, at=1, name="widen the pool", action__confidence=0.9),
+        span("c" * 16, parent="b" * 16, at=2, name=HOSTILE[:200], change__target=TARGET),
+        span("d" * 16, because="c" * 16, at=3, name="ask a model", gen_ai__usage__input_tokens=900,
+             gen_ai__usage__output_tokens=80, gen_ai__request__model="small-model"),
+    ]  # fmt: skip
+    many = [span(f"{n:016x}", parent="d" * 16, at=4 + n, name=f"step {n}") for n in range(1, 130)]
+    get_telemetry().write_spans([batch(*steps, *many, **mine)])
+
+
+def _ids_of(tower: Tower, goal: Goal) -> dict[str, str]:
+    waiting = Approval.objects.filter(state="pending").first()
+    decided = Approval.objects.exclude(state="pending").first()
+    record = JournalRecord.objects.filter(goal_uid=goal.uid).last()
+    decision = Decision.objects.filter(goal_uid=goal.uid).first()
+    assert waiting
+    assert decided
+    assert record
+    assert decision
+    return {
+        "goal": f"default/{goal.name}",
+        "goal_uid": str(goal.uid),
+        "bare_goal": f"{BARE}/new",
+        "attempt": str(tower.attempts(goal)[0].uid),
+        "waiting": str(waiting.uid),
+        "decided": str(decided.uid),
+        "record": str(record.seq),
+        "decision": str(decision.uid),
+        "span": "d" * 16,
+        "agent": "default/profiler",
+    }
+
+
+def _artifacts(goal: Goal) -> dict[str, str]:
+    """Two releases and a rollback, and a digest that was recalled."""
+    ada = Actor(ActorKind.HUMAN, "ada")
+
+    def push(content: bytes, **more: Any) -> Artifact:
+        upload = Upload(io.BytesIO(content), ArtifactKind.MODEL, "risk", "risk.bin")
+        return push_artifact(
+            upload, Origin(ada, "https://clearance.test/ada", "default", goal_uid=goal.uid, **more)
+        )
+
+    def release(artifact: Artifact) -> Any:
+        return request_release(
+            ReleaseRequest(namespace="default", service="checkout", environment="canary",
+                           digest=artifact.digest, actor=ada, reason="It is faster.")
+        )  # fmt: skip
+
+    old = push(b"old")
+    new = push(b"new", used=(old.digest,))
+    first = release(old)
+    release(new)
+    rollback_release(first, actor=ada, reason="It was worse.")
+    recall_artifact(push(b"bad"), reason="It leaks.", actor=ada)
+    return {"release": str(first.uid), "artifact": new.digest}
+
+
+def _policies() -> dict[str, str]:
+    """A second version of the starter bundle, which stays a draft."""
+    enforced = BundleVersion.objects.get(stage="enforce")
+    bundle = bundle_of(enforced)
+    save_bundle(
+        enforced.name,
+        modules=bundle.modules,
+        parameters={**enforced.parameters, "extra": {"limit": 3}},
+        actor=Actor(ActorKind.HUMAN, "ada"),
+        identity="https://clearance.test/ada",
+    )
+    return {"policy": enforced.name}
