@@ -75,7 +75,7 @@ PAGES: Final = (
         ("goal_new",),
         Visit(path="/goals/new"),
         Visit(path="/goals/new", who="nora"),
-        Visit(path="/goals/new", press="Check", status=422),
+        Visit(path="/goals/new", press="Apply", status=422),
     ),
     goal_tab("goal_detail", "", error=store_down("/goals/{goal}")),
     detail(
@@ -123,7 +123,7 @@ PAGES: Final = (
     detail("artifact_detail", "/artifacts/{artifact}", f"/artifacts/{NO_DIGEST}"),
     Page(
         ("lineage",),
-        Visit(path="/lineage?ask=approved-release&of={release}"),
+        Visit(path="/lineage?ask=approved&of={release}"),
         Visit(path="/lineage", who="nora"),
         Visit(path="/lineage?ask=touched&of=nothing-is-called-so", status=422),
     ),
@@ -157,6 +157,8 @@ NOT_PAGES: Final = {
     "policy_work": "POST",
     "release_rollback": "POST",
     "artifact_bundle": "a download",
+    "artifact_lift": "POST",
+    "artifact_recall": "POST",
     "decision_input": "a download",
     "token_revoke": "POST",
 }
