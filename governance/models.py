@@ -69,6 +69,27 @@ class Checkpoint(models.Model):
         return f"checkpoint at {self.size}"
 
 
+class JournalCheck(models.Model):
+    """The single row that says how far the journal was verified, and what was found."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    size = models.BigIntegerField(default=0)  # records that hold, from the first
+    last_hash = models.CharField(max_length=64)
+    frontier = models.JSONField(default=list)  # hashes of the complete subtrees, largest first
+    checkpoints = models.BigIntegerField(default=0)  # signed roots that hold
+    started_at = models.DateTimeField(default=timezone.now)  # at record 0
+    checked_at = models.DateTimeField(null=True)
+    whole_at = models.DateTimeField(null=True)  # when all there was had been verified
+    flaw_seq = models.BigIntegerField(null=True)
+    flaw_why = models.TextField(default="")
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="journal_has_one_check")]
+
+    def __str__(self) -> str:
+        return f"journal verified to {self.size}"
+
+
 class BundleVersion(models.Model):
     """One signed version of a policy bundle and the stage it stands in."""
 

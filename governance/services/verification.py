@@ -48,7 +48,7 @@ def verify_journal(*, signer: Signer | None = None) -> JournalVerdict:
     tree, prev = MerkleTree(), GENESIS_HASH
     records = JournalRecord.objects.filter(seq__lt=size).order_by("seq")
     for record in records.iterator(chunk_size=RECORDS_PER_READ):
-        flaw = _flaw_of(record, seq=tree.size, prev=prev)
+        flaw = record_flaw(record, seq=tree.size, prev=prev)
         if flaw is not None:
             return JournalVerdict(tree.size, 0, flaw)
         prev = record.hash
@@ -63,7 +63,8 @@ def verify_journal(*, signer: Signer | None = None) -> JournalVerdict:
     return _held_to_checkpoints(tree, signer or get_signer())
 
 
-def _flaw_of(record: JournalRecord, *, seq: int, prev: str) -> Flaw | None:
+def record_flaw(record: JournalRecord, *, seq: int, prev: str) -> Flaw | None:
+    """What does not hold about one record that must be number `seq` after the hash `prev`."""
     if record.seq != seq:
         return Flaw(seq, f"It is missing: the next record is {record.seq}.")
     content = record.canonical.encode("utf-8", "surrogatepass")
@@ -99,17 +100,23 @@ def _columns(record: JournalRecord) -> dict[str, Any]:
 def _held_to_checkpoints(tree: MerkleTree, signer: Signer) -> JournalVerdict:
     seen = 0
     for checkpoint in Checkpoint.objects.order_by("size"):
-        why = _checkpoint_flaw(checkpoint, tree, signer)
+        why = _missing(checkpoint, tree) or checkpoint_flaw(
+            checkpoint, tree.root(checkpoint.size), signer
+        )
         if why:
             return JournalVerdict(tree.size, seen, Flaw(max(checkpoint.size - 1, 0), why))
         seen += 1
     return JournalVerdict(tree.size, seen, None)
 
 
-def _checkpoint_flaw(checkpoint: Checkpoint, tree: MerkleTree, signer: Signer) -> str:
-    if checkpoint.size > tree.size:
-        return f"A checkpoint over {checkpoint.size} records was signed, {tree.size} are left."
-    root = tree.root(checkpoint.size)
+def _missing(checkpoint: Checkpoint, tree: MerkleTree) -> str:
+    if checkpoint.size <= tree.size:
+        return ""
+    return f"A checkpoint over {checkpoint.size} records was signed, {tree.size} are left."
+
+
+def checkpoint_flaw(checkpoint: Checkpoint, root: bytes, signer: Signer) -> str:
+    """Why a checkpoint does not hold over records with that root, "" when it does."""
     if root.hex() != checkpoint.root_hash:
         return f"The records are not those of the checkpoint at {checkpoint.size}."
     try:
