@@ -2,6 +2,7 @@
 
 from django import forms
 
+from goals.domain.killing import KillScope
 from goals.domain.states import Phase
 
 MANIFEST_MAX = 1 << 20  # agents.domain.documents.MAX_BYTES
@@ -40,6 +41,30 @@ class SteerForm(forms.Form):
     step = forms.ChoiceField(
         choices=[(word, word) for word in ("pause", "resume", "cancel", "delete")]
     )
+    reason = forms.CharField(required=False, max_length=REASON_MAX)
+
+
+class KillForm(forms.Form):
+    """What to end at once; `name` is an agent's or a Goal's."""
+
+    scope = forms.ChoiceField(choices=[(one.value, one.value) for one in KillScope])
+    namespace = forms.CharField(required=False, max_length=63)
+    name = forms.CharField(required=False, max_length=130)
+    reason = forms.CharField(required=False, max_length=500)
+
+    def clean(self) -> dict[str, object]:
+        wanted = super().clean() or {}
+        scope = wanted.get("scope")
+        if scope in (KillScope.AGENT, KillScope.NAMESPACE) and not wanted.get("namespace"):
+            self.add_error("namespace", "Which namespace?")
+        if scope in (KillScope.AGENT, KillScope.GOAL) and not wanted.get("name"):
+            self.add_error("name", f"Which {scope}? Give its name.")
+        return wanted
+
+
+class LiftForm(forms.Form):
+    """Why things may start again."""
+
     reason = forms.CharField(required=False, max_length=REASON_MAX)
 
 

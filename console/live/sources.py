@@ -66,7 +66,7 @@ def load_fleet() -> tuple[Changes, int]:
     ended = JournalRecord.objects.filter(action__in=FINISHED_ACTIONS).order_by("-seq")
     uids = _uids(ended.values_list("object_id", flat=True)[:MAX_ENDED])
     since = timezone.now() - dt.timedelta(minutes=FINISHED_MINUTES)
-    runs = _runs(active, {}) + [run for run in runs_of(uids) if run.changed_ms >= _ms(since)]
+    runs = run_facts(active, {}) + [run for run in runs_of(uids) if run.changed_ms >= to_ms(since)]
     landed = Goal.objects.filter(
         phase__in=TERMINAL_PHASES,
         landed_at__gte=timezone.now() - dt.timedelta(hours=LANDED_HOURS),
@@ -106,8 +106,8 @@ def runs_of(
     """The attempts of these uids, as far as they exist; `changed_at` where the journal said it."""
     return [
         run
-        for part in _parts(uids)
-        for run in _runs(
+        for part in parts(uids)
+        for run in run_facts(
             Attempt.objects.filter(uid__in=part).values_list(*RUN_FIELDS), changed_at or {}
         )
     ]
@@ -117,7 +117,7 @@ def goals_of(uids: Iterable[UUID]) -> tuple[list[GoalFact], list[UUID]]:
     """The Goals of these uids with their fuel, and those that are no more."""
     facts: list[GoalFact] = []
     gone: list[UUID] = []
-    for part in _parts(uids):
+    for part in parts(uids):
         found = list(Goal.objects.filter(uid__in=part, deleted_at__isnull=True))
         gone += set(part) - {goal.uid for goal in found}
         facts += _goal_facts(found)
@@ -136,7 +136,7 @@ def _goal_facts(goals: Sequence[Goal]) -> list[GoalFact]:
         .annotate(Count("uid"))
     )
     granted = _granted([goal for goal in goals if goal.is_landed])
-    now_ms = _ms(timezone.now())
+    now_ms = to_ms(timezone.now())
     return [
         GoalFact(
             uid=goal.uid,
@@ -145,8 +145,8 @@ def _goal_facts(goals: Sequence[Goal]) -> list[GoalFact]:
             phase=goal.phase,
             waiting=waiting.get(goal.uid, 0),
             changed_ms=now_ms,
-            tokens=_tokens(accounts[goal.uid]),
-            **_fuel(accounts[goal.uid], granted),
+            tokens=tokens_of(accounts[goal.uid]),
+            **fuel_of(accounts[goal.uid], granted),
         )
         for goal in goals
     ]
@@ -160,7 +160,7 @@ def _granted(landed: Sequence[Goal]) -> dict[int, int]:
     return dict(entries.order_by().values_list("account").annotate(Sum("amount")))
 
 
-def _fuel(accounts: Sequence[Account], granted: dict[int, int]) -> dict[str, Any]:
+def fuel_of(accounts: Sequence[Account], granted: dict[int, int]) -> dict[str, Any]:
     """Shares and unit of the account that is nearest to its limit."""
     worst: dict[str, Any] = {
         "settled_share": UNKNOWN_SHARE, "reserved_share": UNKNOWN_SHARE, "unit": ""
@@ -179,14 +179,16 @@ def _fuel(accounts: Sequence[Account], granted: dict[int, int]) -> dict[str, Any
     return worst
 
 
-def _tokens(accounts: Sequence[Account]) -> int:
+def tokens_of(accounts: Sequence[Account]) -> int:
     for account in accounts:
         if account.unit == Unit.TOKENS:
             return min(account.settled + account.overrun, UNKNOWN_COUNT - 1)
     return UNKNOWN_COUNT
 
 
-def _runs(rows: Iterable[tuple[Any, ...]], changed_at: Mapping[UUID, dt.datetime]) -> list[RunFact]:
+def run_facts(
+    rows: Iterable[tuple[Any, ...]], changed_at: Mapping[UUID, dt.datetime]
+) -> list[RunFact]:
     return [
         RunFact(
             uid=uid,
@@ -199,8 +201,8 @@ def _runs(rows: Iterable[tuple[Any, ...]], changed_at: Mapping[UUID, dt.datetime
             state=state,
             gpus=gpus,
             gpu_ms=gpu_ms,
-            created_ms=_ms(created_at),
-            changed_ms=_ms(changed_at.get(uid) or finished_at or started_at or created_at),
+            created_ms=to_ms(created_at),
+            changed_ms=to_ms(changed_at.get(uid) or finished_at or started_at or created_at),
         )
         for (uid, goal_uid, namespace, agent, role, task, gpu_ids, state, gpus, gpu_ms, created_at,
              started_at, finished_at) in rows
@@ -220,10 +222,10 @@ def _uids(texts: Iterable[str]) -> list[UUID]:
     return list({UUID(text): None for text in texts})
 
 
-def _parts(uids: Iterable[UUID]) -> Iterable[list[UUID]]:
+def parts(uids: Iterable[UUID]) -> Iterable[list[UUID]]:
     wanted = list(uids)
     return (wanted[start : start + IN_LIST] for start in range(0, len(wanted), IN_LIST))
 
 
-def _ms(moment: dt.datetime) -> float:
+def to_ms(moment: dt.datetime) -> float:
     return moment.timestamp() * 1000

@@ -311,3 +311,32 @@ def test_the_api_throws_lists_and_lifts(tower: Any) -> None:
     assert ask("/kill", scope="everything").status_code == 403
     goal = str(Goal.objects.get().uid)
     assert ask("/steer", step="pause", goals=[goal], dry_run=True).json()["goals"][0]["goal"]
+
+
+def test_the_page_shows_what_is_hit_throws_and_lifts(tower: Any) -> None:
+    running(tower)
+    browser = Client()
+    assert browser.get("/kill").status_code == 302
+    browser.force_login(tower.people["operator"])
+    assert b"No kill switch stands" in browser.get("/kill").content
+    target = {"scope": "goal", "namespace": "default", "name": "rogue"}
+    shown = browser.get("/kill", target).content.decode()
+    assert "End goal default/rogue?" in shown
+    assert "1 agent, 1 GPU, cost unknown" in shown
+    assert "End 1 agent now" in shown
+    answer = browser.post("/kill", {**target, "reason": "odd <b>"}, follow=True)
+    text = answer.content.decode()
+    assert "Kill switch thrown over goal default/rogue: 1 agent ended in" in text
+    assert "Kill switch over goal default/rogue." in text
+    assert "odd &lt;b&gt;" in text
+    (switch,) = KillSwitch.objects.all()
+    answer = browser.post(f"/kill/{switch.uid}/lift", follow=True)
+    assert b"No kill switch stands" in answer.content
+    assert b"Kill switch over" not in browser.get("/tower").content
+    assert browser.get("/kill", {"scope": "agent"}).status_code == 422
+    assert browser.get("/kill", {"scope": "goal", "name": "nothing"}).status_code == 404
+    browser.force_login(tower.people["viewer"])
+    refused = browser.get("/kill", {"scope": "namespace", "namespace": "default"})
+    assert refused.status_code == 403
+    assert b"End 0 agents" not in refused.content
+    assert browser.post("/kill", {"scope": "namespace", "namespace": "default"}).status_code == 403
