@@ -13,7 +13,7 @@ SDK := $(shell find agents/sdk -name '*.py' -o -name pyproject.toml 2>/dev/null 
 # Touched when an installation is complete: a second run finds them newer and does nothing.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-.PHONY: help run test check bench lock clean screenshots
+.PHONY: help run test test-cluster check bench lock clean screenshots
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ run: $(INSTALLED) ## run the whole of Clearance on this machine, with the exampl
 
 test: $(INSTALLED_DEV) ## run all tests, then the behaviour tests again on PostgreSQL and Redis (ARGS=…)
 	@exec $(PY) -m tests.run $(ARGS)
+
+test-cluster: $(INSTALLED_DEV) ## build a real Kubernetes control plane once, and test against it (ARGS=…)
+	@bash .ci/control-plane
+	@exec $(PY) -m pytest -q tests/cluster $(ARGS)
 
 check: $(INSTALLED_DEV) ## format, lint, types, import rule, templates, Django's checks, migrations
 	@bash .ci/check

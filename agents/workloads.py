@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agents.domain.naming import GPU_RESOURCE
+
 LABEL_MAX = 63  # RFC 1123; also the limit of a Kubernetes label value
-GPU_RESOURCE = "nvidia.com/gpu"
 NAME_HASH_LENGTH = 10
 
 

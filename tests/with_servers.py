@@ -126,7 +126,7 @@ def _finish(command: Sequence[str], *, user: str | None, directory: Path) -> Non
         raise RuntimeError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
 
 
-def _die_with_parent() -> None:
+def with_parent_death() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -140,7 +140,7 @@ def _running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, user=user, cwd=directory, stdout=log, stderr=log, preexec_fn=_die_with_parent,
+            command, user=user, cwd=directory, stdout=log, stderr=log, preexec_fn=with_parent_death,
             start_new_session=True,
         )  # fmt: skip
     try:

@@ -11,7 +11,7 @@ from agents.cluster.base import Cluster
 from agents.cluster.local import LocalCluster
 from agents.cluster.memory import MemoryCluster
 
-ACCEPTED = "local:?gpus=N[&hold=0|1] or memory:[?gpus=N]"
+ACCEPTED = "local:?gpus=N[&hold=0|1], kubernetes:[CONTEXT] or memory:[?gpus=N]"
 GPUS_MAX = 1024  # declared slots are files; nobody means more on one machine
 
 
@@ -29,6 +29,8 @@ def get_cluster() -> Cluster:
 @cache
 def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
     parts = urlsplit(url)
+    if url.startswith("kubernetes:"):
+        return _kubernetes(url.removeprefix("kubernetes:"))
     if parts.scheme not in ("local", "memory") or parts.netloc or parts.path or parts.fragment:
         raise _unusable(url, "it is none of the forms this version knows")
     options = _options(url, parts.query)
@@ -45,6 +47,15 @@ def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
         root=root,
         control_plane_lock=data / "run" / "tower.lock",
     )
+
+
+def _kubernetes(context: str) -> Cluster:
+    """Jobs of a context of the kubeconfig; without one, of the cluster this pod runs in."""
+    # The client takes a second and 60 MB to load: only processes that need it pay.
+    from agents.cluster.kubernetes.api import KubernetesApi  # noqa: PLC0415
+    from agents.cluster.kubernetes.cluster import KubernetesCluster  # noqa: PLC0415
+
+    return KubernetesCluster(KubernetesApi(context))
 
 
 def _options(url: str, query: str) -> dict[str, str]:

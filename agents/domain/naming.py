@@ -6,6 +6,7 @@ from typing import Final
 LABEL_MAX: Final = 63  # RFC 1123; also the limit of a Kubernetes label value
 LABEL_PREFIX_MAX: Final = 253
 IMAGE_MAX: Final = 512
+GPU_RESOURCE: Final = "nvidia.com/gpu"
 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")

@@ -29,11 +29,18 @@ def test_the_twin_by_url(tmp_path: Path) -> None:
     assert len(cluster.gpus()) == 2
 
 
+def test_a_context_of_kubernetes_by_url(tmp_path: Path) -> None:
+    from agents.cluster.kubernetes.cluster import KubernetesCluster
+
+    with override_settings(CLUSTER_URL="kubernetes:prod/eu:1", CLEARANCE_DATA=tmp_path):
+        assert isinstance(get_cluster(), KubernetesCluster)
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "",
-        "kubernetes:in-cluster",
+        "kubernetes",
         "local",
         "local://host",
         "local:?gpus=-1",

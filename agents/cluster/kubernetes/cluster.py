@@ -1,0 +1,359 @@
+"""The cluster port on Kubernetes: an attempt is a Job, a pause is `suspend: true`.
+
+A suspended Job has no pod: the process ends and starts anew when it is resumed, so that an agent
+keeps what it needs outside itself, and no GPU is held by a paused attempt. Running time is what
+the kubelets report, to the second; it is written on the Job before a pod may leave.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from agents.cluster.base import (
+    ClusterUnavailable,
+    Gpu,
+    WorkloadConflict,
+    WorkloadInvalid,
+    WorkloadSpec,
+    WorkloadStatus,
+)
+from agents.cluster.kubernetes.api import (
+    KubernetesApi,
+    ObjectAbsent,
+    ObjectConflict,
+    ObjectRefused,
+    object_path,
+)
+from agents.cluster.kubernetes.nodes import PODS, gpu_slots, slot_id
+from agents.cluster.kubernetes.objects import PENDING_SECONDS, backstop_seconds, job, secret
+from agents.cluster.kubernetes.reading import instant, is_over, pod_run, read_status
+from agents.cluster.kubernetes.record import (
+    DELETE,
+    EXHAUSTED,
+    METER,
+    PAUSE,
+    RECORD,
+    RUN,
+    WORKLOAD,
+    Record,
+    new_record,
+    read_record,
+    spec_digest,
+)
+from agents.cluster.specs import check_allowance, check_grace, check_name, check_slice, check_spec
+
+Object = dict[str, Any]
+
+JOBS: Final = "apis/batch/v1/jobs"
+SECRETS: Final = "api/v1/secrets"
+EVENTS: Final = "api/v1/events"
+SWAPS: Final = 8  # tries of one compare-and-swap; each loser reads again
+# A pod is stopped so long before its allowance ends: what the suspension itself takes.
+EARLY_MS: Final = 1500
+LOG_BYTES_MAX: Final = 8 << 20
+
+
+class KubernetesCluster:
+    """Jobs of one Kubernetes context, found by label in every namespace."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        *,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._namespaces: dict[str, str] = {}  # of the Jobs seen; only ever a hint
+
+    # --- the port --------------------------------------------------------------------------------
+
+    def create(self, spec: WorkloadSpec) -> None:
+        """Make the Secret, then the Job. Raises WorkloadConflict, WorkloadInvalid."""
+        check_spec(spec, gpu_count=len(gpu_slots(self._api)) if spec.gpus else 0)
+        known = self._find(spec.name)
+        if known is None:
+            known = self._make(spec)
+        record = read_record(known)
+        if record is None or record.spec != spec_digest(spec):
+            raise WorkloadConflict(f"{spec.name} exists with another specification.")
+        self._namespaces[spec.name] = spec.namespace
+
+    def pause(self, name: str) -> None:
+        """Suspend the Job: its pod ends."""
+        self._want(name, PAUSE, from_=(RUN, EXHAUSTED))
+
+    def resume(self, name: str) -> None:
+        """Let a suspended Job run again, unless its allowance is used up."""
+        self._want(name, RUN, from_=(PAUSE,))
+
+    def set_gpu_allowance(self, name: str, gpu_ms: int) -> None:
+        """Raise the allowance; an exhausted attempt runs on."""
+        check_allowance(gpu_ms)
+
+        def raised(record: Record) -> bool:
+            if record.allowance_ms is None or gpu_ms <= record.allowance_ms:
+                return False
+            record.allowance_ms = gpu_ms
+            if record.wants == EXHAUSTED:
+                record.wants = RUN
+            return True
+
+        self._change(name, raised)
+
+    def delete(self, name: str, *, grace_seconds: float = 5.0) -> None:
+        """End the pod; the suspended Job stays readable until `forget`, or for a day."""
+        check_grace(grace_seconds)
+        found = self._want(name, DELETE, from_=(RUN, PAUSE, EXHAUSTED))
+        if found is None:
+            return
+        for pod in self._pods(found):
+            if not is_over(pod):
+                path = object_path(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
+                self._api.delete(path, gracePeriodSeconds=round(grace_seconds))
+        self.get(name)
+
+    def forget(self, name: str) -> None:
+        """Remove the Job, its pods and its Secret, once finished."""
+        found = self._find(name)
+        if found is None:
+            return
+        status = self._settle(found)
+        if status is not None and not status.is_finished:
+            return
+        namespace = found["metadata"]["namespace"]
+        for pod in self._pods(found):
+            self._release(pod)
+        self._api.delete(object_path(SECRETS, namespace, name))
+        self._api.delete(object_path(JOBS, namespace, name), propagationPolicy="Background")
+        self._namespaces.pop(name, None)
+
+    def get(self, name: str) -> WorkloadStatus | None:
+        """The attempt as the cluster tells it; pods that ended are metered on the way."""
+        found = self._find(name)
+        return None if found is None else self._settle(found)
+
+    def list(self) -> Sequence[WorkloadStatus]:
+        """Every attempt of ours, in every namespace."""
+        found = self._api.items(f"/{JOBS}", labelSelector=WORKLOAD)
+        statuses = [self._settle(one) for one in found]
+        return [status for status in statuses if status is not None]
+
+    def output(self, name: str, *, offset: int = 0, limit: int = 65536) -> bytes:
+        """What the latest pod wrote; that of a suspended one is gone with it."""
+        check_slice(offset, limit)
+        found = self._find(name)
+        if found is None or limit == 0:
+            return b""
+        pods = sorted(self._pods(found), key=lambda pod: pod["metadata"]["creationTimestamp"])
+        if not pods:
+            return b""
+        record = read_record(found)
+        most = min(record.output_bytes_max if record else LOG_BYTES_MAX, offset + limit)
+        latest = pods[-1]["metadata"]
+        path = object_path(PODS, latest["namespace"], latest["name"]) + "/log"
+        try:
+            return self._api.text(path, limitBytes=max(most, 1))[offset:most]
+        except (ObjectAbsent, ObjectRefused):
+            return b""  # its container has not started
+
+    def gpus(self) -> Sequence[Gpu]:
+        """Every GPU that nodes offer; which card a device plugin gave, the API does not tell."""
+        return gpu_slots(self._api)
+
+    # --- Jobs ------------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> Object | None:
+        check_name(name)
+        if namespace := self._namespaces.get(name):
+            try:
+                return self._api.get(object_path(JOBS, namespace, name))
+            except ObjectAbsent:
+                self._namespaces.pop(name, None)
+        for one in self._api.items(f"/{JOBS}", labelSelector=f"{WORKLOAD}={name}"):
+            self._namespaces[name] = one["metadata"]["namespace"]
+            return one
+        return None
+
+    def _make(self, spec: WorkloadSpec) -> Object:
+        digest = spec_digest(spec)
+        try:
+            self._make_secret(spec, digest=digest)
+            made = self._api.create(object_path(JOBS, spec.namespace), job(spec, new_record(spec)))
+        except ObjectConflict:
+            made = self._api.get(object_path(JOBS, spec.namespace, spec.name))
+        except (ObjectRefused, ObjectAbsent) as error:
+            raise WorkloadInvalid(f"{spec.name} in namespace {spec.namespace}: {error}") from error
+        owner = {
+            "apiVersion": "batch/v1", "kind": "Job", "name": spec.name,
+            "uid": made["metadata"]["uid"],
+        }  # fmt: skip
+        self._api.merge(
+            object_path(SECRETS, spec.namespace, spec.name),
+            {"metadata": {"ownerReferences": [owner]}},
+        )
+        return made
+
+    def _make_secret(self, spec: WorkloadSpec, *, digest: str) -> None:
+        path = object_path(SECRETS, spec.namespace)
+        try:
+            self._api.create(path, secret(spec, digest=digest))
+        except ObjectConflict:
+            known = self._api.get(f"{path}/{spec.name}")
+            said = (known["metadata"].get("annotations") or {}).get("orchestration.ai/spec")
+            if said != digest:
+                raise WorkloadConflict(f"{spec.name} exists with another specification.") from None
+
+    def _want(self, name: str, wants: str, *, from_: tuple[str, ...]) -> Object | None:
+        def wanted(record: Record) -> bool:
+            if record.wants not in from_:
+                return False
+            record.wants = wants
+            if wants == DELETE:
+                record.ended_at = self._clock().isoformat(timespec="milliseconds")
+            return True
+
+        return self._change(name, wanted)
+
+    def _change(self, name: str, change: Callable[[Record], bool]) -> Object | None:
+        """Swap the record of an unfinished Job; gives the Job, None when there is none."""
+        for _ in range(SWAPS):
+            found = self._find(name)
+            record = read_record(found) if found else None
+            if found is None or record is None or _is_finished(found):
+                return None
+            if not change(record):
+                return found
+            try:
+                return self._write(found, record)
+            except ObjectConflict:
+                continue
+        raise ClusterUnavailable(f"{name} changes faster than it can be written; try again.")
+
+    def _write(self, found: Object, record: Record) -> Object:
+        """Swap the record and what follows from it, only if nobody wrote meanwhile."""
+        metadata = found["metadata"]
+        spec: Object = {}
+        suspend = record.wants != RUN or _is_spent(record)
+        if bool(found["spec"].get("suspend")) != suspend:
+            spec["suspend"] = suspend
+        waited = self._waited_seconds(found, record)
+        if not suspend and (backstop := backstop_seconds(record, waited_seconds=waited)):
+            spec["activeDeadlineSeconds"] = backstop
+        change = {
+            "metadata": {
+                "resourceVersion": metadata["resourceVersion"],
+                "annotations": {RECORD: record.annotation()},
+            },
+            **({"spec": spec} if spec else {}),
+        }
+        return self._api.merge(object_path(JOBS, metadata["namespace"], metadata["name"]), change)
+
+    def _waited_seconds(self, found: Object, record: Record) -> float:
+        """How long the Job's own clock has run that the attempt did not."""
+        began = instant((found.get("status") or {}).get("startTime"))
+        if began is None or found["spec"].get("suspend"):
+            return PENDING_SECONDS
+        runs = [
+            run.started_at
+            for run in map(pod_run, self._pods(found))
+            if run.started_at and run.uid not in record.stopped_ms
+        ]
+        return max(0.0, (min(runs) - began).total_seconds()) if runs else 0.0
+
+    # --- Pods ------------------------------------------------------------------------------------
+
+    def _pods(self, found: Object) -> Sequence[Object]:
+        metadata = found["metadata"]
+        selector = f"{WORKLOAD}={metadata['name']}"
+        items = self._api.items(object_path(PODS, metadata["namespace"]), labelSelector=selector)
+        return [*items]
+
+    def _settle(self, found: Object) -> WorkloadStatus | None:
+        """Meter the pods that ended, stop what is at its allowance, and say how it stands."""
+        record = read_record(found)
+        if record is None:
+            return None
+        name = found["metadata"]["name"]
+        self._namespaces[name] = found["metadata"]["namespace"]
+        pods = self._pods(found)
+        for _ in range(SWAPS):
+            if not self._take(record, pods):
+                break
+            try:
+                found = self._write(found, record)
+                break
+            except ObjectConflict:
+                again = self._find(name)
+                record = read_record(again) if again else None
+                if again is None or record is None:
+                    return None
+                found = again
+        for pod in pods:
+            if pod["metadata"]["uid"] in record.stopped_ms:
+                self._release(pod)
+        events = () if pods else self._events(found)
+        return read_status(found, pods, record, now=self._clock(), events=events)
+
+    def _take(self, record: Record, pods: Sequence[Object]) -> bool:
+        """Put into the record what the pods say; whether anything was new."""
+        before = record.annotation()
+        now = self._clock()
+        running_ms = 0
+        for pod in pods:
+            run = pod_run(pod)
+            if run.uid in record.stopped_ms:
+                continue
+            if run.started_at and not record.started_at:
+                record.started_at = run.started_at.isoformat()
+            if record.gpus and (node := (pod.get("spec") or {}).get("nodeName")):
+                record.gpu_ids = [slot_id(node, run.uid, index) for index in range(record.gpus)]
+            if is_over(pod):
+                record.stopped_ms[run.uid] = run.running_ms(now)
+            else:
+                running_ms += run.running_ms(now)
+        if record.wants == RUN and record.allowance_ms is not None and record.gpus:
+            used = (
+                record.stopped_total_ms + running_ms + EARLY_MS * bool(running_ms)
+            ) * record.gpus
+            if used >= record.allowance_ms:
+                record.wants = EXHAUSTED
+        return record.annotation() != before
+
+    def _release(self, pod: Object) -> None:
+        """Let a metered pod go."""
+        metadata = pod["metadata"]
+        finalizers = metadata.get("finalizers") or []
+        if METER not in finalizers:
+            return
+        change = {
+            "metadata": {
+                "resourceVersion": metadata["resourceVersion"],
+                "finalizers": [one for one in finalizers if one != METER],
+            }
+        }
+        try:
+            self._api.merge(object_path(PODS, metadata["namespace"], metadata["name"]), change)
+        except (ObjectAbsent, ObjectConflict):
+            return  # gone, or seen again by the next look
+
+    def _events(self, found: Object) -> Sequence[str]:
+        metadata = found["metadata"]
+        selector = f"involvedObject.uid={metadata['uid']},reason=FailedCreate"
+        path = object_path(EVENTS, metadata["namespace"])
+        return [
+            str(one.get("message", "")) for one in self._api.items(path, fieldSelector=selector)
+        ]
+
+
+def _is_spent(record: Record) -> bool:
+    used = record.stopped_total_ms * record.gpus
+    return record.allowance_ms is not None and bool(record.gpus) and used >= record.allowance_ms
+
+
+def _is_finished(found: Object) -> bool:
+    conditions = (found.get("status") or {}).get("conditions") or []
+    return any(
+        one.get("type") in ("Complete", "Failed") and one.get("status") == "True"
+        for one in conditions
+    )

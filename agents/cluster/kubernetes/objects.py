@@ -1,0 +1,113 @@
+"""The Job and the Secret that an attempt becomes."""
+
+import math
+from typing import Any, Final
+
+from agents.cluster.base import WorkloadSpec
+from agents.cluster.kubernetes.record import METER, RECORD, WORKLOAD, Record
+from agents.domain.naming import GPU_RESOURCE
+
+Object = dict[str, Any]
+
+TERMINATION_SECONDS: Final = 5
+# An ended Job is kept so long for people to look at; its facts are in the database by then.
+KEEP_SECONDS: Final = 24 * 3600
+# A pod may wait so long for a node and its image before the backstop counts against it.
+PENDING_SECONDS: Final = 900
+
+
+def labels(spec: WorkloadSpec) -> dict[str, str]:
+    """Labels of everything that belongs to the attempt."""
+    return {
+        **spec.labels,
+        "app.kubernetes.io/managed-by": "clearance",
+        WORKLOAD: spec.name,
+        "agent_id": spec.service_account,
+        "orchestration.ai/agent": spec.agent,
+        "orchestration.ai/task": spec.task,
+        "orchestration.ai/attempt": spec.attempt_uid,
+        "orchestration.ai/goal-uid": spec.goal_uid,
+    }
+
+
+def secret(spec: WorkloadSpec, *, digest: str) -> Object:
+    """The attempt's environment: it holds its join token, and a Job is read by more people."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": spec.name,
+            "labels": labels(spec),
+            "annotations": {"orchestration.ai/spec": digest},
+        },
+        "type": "Opaque",
+        "immutable": True,
+        "stringData": dict(spec.environment),
+    }
+
+
+def job(spec: WorkloadSpec, record: Record) -> Object:
+    """One pod that is never tried again by the cluster: attempts are ours to count."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": spec.name,
+            "labels": labels(spec),
+            "annotations": {RECORD: record.annotation()},
+        },
+        "spec": {
+            "suspend": spec.gpu_allowance_ms == 0,
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",  # never two at once
+            "ttlSecondsAfterFinished": KEEP_SECONDS,
+            "activeDeadlineSeconds": backstop_seconds(record, waited_seconds=PENDING_SECONDS),
+            "template": _template(spec),
+        },
+    }
+
+
+def backstop_seconds(record: Record, *, waited_seconds: float = 0.0) -> int | None:
+    """After how long the cluster ends the Job without us; counted from its (re)start.
+
+    The allowance and the deadline in running seconds that are left, and what the pod waited
+    before it ran. None when the attempt has neither. At least one second: zero ends it unseen.
+    """
+    left = []
+    if record.allowance_ms is not None and record.gpus:
+        left.append(record.allowance_ms / record.gpus / 1000)
+    if record.deadline_seconds is not None:
+        left.append(record.deadline_seconds)
+    if not left:
+        return None
+    return max(1, math.ceil(min(left) - record.stopped_total_ms / 1000 + waited_seconds))
+
+
+def _template(spec: WorkloadSpec) -> Object:
+    limits: Object = {}
+    if spec.gpus:
+        limits[GPU_RESOURCE] = str(spec.gpus)
+    if spec.memory_bytes:
+        limits["memory"] = str(spec.memory_bytes)
+    return {
+        "metadata": {"labels": labels(spec), "finalizers": [METER]},
+        "spec": {
+            "serviceAccountName": spec.service_account,
+            "automountServiceAccountToken": False,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": TERMINATION_SECONDS,
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "agent",
+                    "image": spec.image,
+                    "command": list(spec.command),
+                    "envFrom": [{"secretRef": {"name": spec.name}}],
+                    "resources": {"limits": limits, "requests": dict(limits)},
+                    "securityContext": {"allowPrivilegeEscalation": False},
+                }
+            ],
+        },
+    }

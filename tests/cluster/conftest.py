@@ -1,0 +1,107 @@
+"""One control plane for all tests of this folder, and a clean namespace for each."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from agents.cluster.base import WorkloadPhase, WorkloadSpec, WorkloadStatus
+from agents.cluster.kubernetes.api import KubernetesApi
+from agents.cluster.kubernetes.cluster import KubernetesCluster
+from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPlane, control_plane
+
+PATIENCE_SECONDS = 60.0
+MERGE = "application/merge-patch+json"
+numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with two nodes of two GPUs."""
+    try:
+        with control_plane(tmp_path_factory.mktemp("control-plane")) as running:
+            for name in ("node-a", "node-b"):
+                running.add_node(name, gpus=2)
+            yield running
+    except MissingControlPlane as missing:
+        pytest.skip(str(missing))
+
+
+class Stand:
+    """The adapter on a namespace of its own, and levers on the simulated kubelets."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self.plane = plane
+        self.namespace = namespace
+        api = KubernetesApi(CONTEXT, config_file=str(plane.kubeconfig))
+        self.cluster = KubernetesCluster(api)
+
+    def spec(self, name: str = "tune-1", **changes: object) -> WorkloadSpec:
+        """A request for a workload in this namespace; names are unique over all tests."""
+        fields: dict[str, Any] = {
+            "name": f"{self.namespace}-{name}",
+            "namespace": self.namespace,
+            "goal_uid": "g",
+            "task": "tune",
+            "attempt_uid": f"attempt-{name}",
+            "agent": "optimizer",
+            "service_account": "optimizer",
+            "image": "registry.example/agents/optimizer@sha256:" + "0" * 64,
+            "command": ("optimizer", "--once"),
+            "environment": {"CLEARANCE_JOIN_TOKEN": "a-secret"},
+        }
+        return WorkloadSpec(**{**fields, **changes})
+
+    def until(self, name: str, holds: Callable[[WorkloadStatus], bool]) -> WorkloadStatus:
+        """The first status for which it holds."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            status = self.cluster.get(f"{self.namespace}-{name}")
+            if status is not None and holds(status):
+                return status
+            assert time.monotonic() < deadline, f"{name} stayed {status}"
+            time.sleep(0.1)
+
+    def until_phase(self, name: str, phase: WorkloadPhase) -> WorkloadStatus:
+        return self.until(name, lambda status: status.phase == phase)
+
+    def pods(self) -> list[dict[str, Any]]:
+        found = self.plane.request("GET", f"/api/v1/namespaces/{self.namespace}/pods")
+        return list(found["items"])
+
+    def end(self, name: str, code: int) -> None:
+        """The simulated program ends."""
+        annotations = {"clearance.test/exit-code": str(code)}
+        for pod in self.pods():
+            if pod["metadata"]["labels"]["orchestration.ai/workload"].endswith(name):
+                self.plane.request(
+                    "PATCH",
+                    f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}",
+                    {"metadata": {"annotations": annotations}},
+                    content_type=MERGE,
+                )
+
+    def job(self, name: str) -> dict[str, Any]:
+        path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{self.namespace}-{name}"
+        return dict(self.plane.request("GET", path))
+
+    def close(self) -> None:
+        for status in self.cluster.list():
+            self.cluster.delete(status.name, grace_seconds=0)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(not status.is_finished for status in self.cluster.list()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        for status in self.cluster.list():
+            self.cluster.forget(status.name)
+
+
+@pytest.fixture
+def stand(plane: ControlPlane) -> Iterator[Stand]:
+    namespace = f"shop{next(numbers)}"
+    plane.add_namespace(namespace, "optimizer")
+    standing = Stand(plane, namespace)
+    yield standing
+    standing.close()
