@@ -12,7 +12,7 @@ from agents.cluster import get_cluster
 from agents.cluster.base import ClusterError
 from agents.models import Attempt
 from goals.domain.objective import parse_objective
-from goals.domain.states import DesiredRun, EntryKind, Phase
+from goals.domain.states import DesiredRun, EntryKind, Phase, Unit
 from goals.domain.units import UnitMismatch
 from goals.drawing import Chart, Drawing, draw_graph, draw_series
 from goals.models import Account, Goal, LedgerEntry, Task
@@ -242,6 +242,8 @@ class TaskFacts:
     attempts: int
     attempt_uid: UUID | None  # the newest
     gpu_ms: int
+    ran_ms: int
+    micro_usd: int | None  # what the ledger settled for it, None where money is not budgeted
     outcome: str | None  # effective verdict, None when not judged yet
     decision_uid: UUID | None
     messages: tuple[Mapping[str, Any], ...]
@@ -259,6 +261,7 @@ class GraphView:
     total: Mapping[str, Any]
     decisions: tuple[Decision, ...]  # about the graph as a whole
     outcome: str | None
+    task_decisions: tuple[Decision, ...] = ()
 
 
 UNKNOWN_ESTIMATE: Mapping[str, Any] = {"p50": None, "p90": None, "source": "unknown"}
@@ -288,7 +291,23 @@ def graph_view(goal: Goal) -> GraphView | None:
         decisions,
         states=states,
         attempts=attempts,
+        costs=_settled_money(goal),
     )
+
+
+def _settled_money(goal: Goal) -> dict[UUID, int]:
+    """Micro-USD settled by attempt; empty where the budget names no money."""
+    settled = LedgerEntry.objects.filter(
+        account__goal=goal,
+        account__unit=Unit.MICRO_USD,
+        kind=EntryKind.SETTLE,
+        attempt_uid__isnull=False,
+    )
+    return {
+        uid: int(amount)
+        for uid, amount in settled.order_by().values_list("attempt_uid").annotate(Sum("amount"))
+        if uid is not None
+    }
 
 
 def plan_view(
@@ -308,6 +327,7 @@ def _graph_view(
     *,
     states: Mapping[str, str],
     attempts: Mapping[str, Sequence[Attempt]],
+    costs: Mapping[UUID, int] | None = None,
 ) -> GraphView:
     by_task: dict[str, list[Decision]] = {}
     for decision in decisions:
@@ -320,6 +340,7 @@ def _graph_view(
             by_task.get(node["name"], []),
             states.get(node["name"]),
             attempts.get(node["name"], []),
+            costs or {},
         )
         for node in document["tasks"]
     )
@@ -331,6 +352,7 @@ def _graph_view(
         total=estimates.get("", {}),
         decisions=whole,
         outcome=_worst(decisions),
+        task_decisions=tuple(d for d in decisions if d.subject_kind == "task"),
     )
 
 
@@ -340,6 +362,7 @@ def _task_facts(
     decisions: Sequence[Decision],
     state: str | None,
     attempts: Sequence[Attempt],
+    costs: Mapping[UUID, int],
 ) -> TaskFacts:
     name: str = node["name"]
     outcome = _worst(decisions)
@@ -355,6 +378,8 @@ def _task_facts(
         attempts=len(attempts),
         attempt_uid=attempts[-1].uid if attempts else None,
         gpu_ms=sum(attempt.gpu_ms for attempt in attempts),
+        ran_ms=sum(attempt.running_ms for attempt in attempts),
+        micro_usd=sum(costs.get(attempt.uid, 0) for attempt in attempts) if costs else None,
         outcome=outcome,
         decision_uid=leading[0].uid if leading else None,
         messages=tuple(message for d in decisions for message in d.messages),

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from goals.views import goal_detail, goal_form, goal_list, trace
+from goals.views import goal_changes, goal_detail, goal_form, goal_list, trace
 
 urlpatterns: list[URLPattern] = [
     path("goals", goal_list.goal_list, name="goal_list"),
@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern] = [
     path("goals/<goal:reference>/ledger", goal_detail.goal_ledger, name="goal_ledger"),
     path("goals/<goal:reference>/attempts", goal_detail.goal_attempts, name="goal_attempts"),
     path("goals/<goal:reference>/decisions", goal_detail.goal_decisions, name="goal_decisions"),
+    path("goals/<goal:reference>/changes", goal_changes.goal_changes, name="goal_changes"),
     path("goals/<goal:reference>/lineage", goal_detail.goal_lineage, name="goal_lineage"),
     path("goals/<goal:reference>/journal", goal_detail.goal_journal, name="goal_journal"),
     path("goals/<goal:reference>/trace", trace.goal_trace, name="goal_trace"),

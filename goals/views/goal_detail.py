@@ -30,7 +30,11 @@ from goals.services.apply import (
     pause_goal,
     resume_goal,
 )
+from goals.services.verdicts import verdict_rows
+from goals.views.goal_graph import compared, graph_page
+from goals.views.goal_timeline import timeline
 from governance.access import visible_approvals, visible_decisions, visible_records
+from governance.domain import Permission
 from governance.export import table_export
 from governance.sessions import session_principal
 from lineage.models import Artifact, Edge
@@ -71,6 +75,7 @@ TABS = (
     ("ledger", "Ledger", "goal_ledger"),
     ("attempts", "Attempts", "goal_attempts"),
     ("decisions", "Decisions", "goal_decisions"),
+    ("changes", "Changes", "goal_changes"),
     ("trace", "Causal trace", "goal_trace"),
     ("lineage", "Lineage", "goal_lineage"),
     ("journal", "Journal", "goal_journal"),
@@ -97,6 +102,7 @@ def goal_page(
         "waiting": list(
             visible_approvals(principal).filter(goal_uid=goal.uid, state="pending")[:5]
         ),
+        "may_edit": principal.may(Permission.OPERATE, namespace=goal.namespace),
         "tabs": TABS,
         "tab": tab,
         "nav": "goals",
@@ -120,8 +126,22 @@ def goal_detail(request: HttpRequest, reference: str) -> HttpResponse:
 
 def _overview(request: HttpRequest, goal: Goal) -> dict[str, Any]:
     records = visible_records(session_principal(request)).filter(goal_uid=goal.uid)
+    graph = graph_view(goal)
+    context: dict[str, Any] = {"graph": graph}
+    if graph is not None:
+        approvals = visible_approvals(session_principal(request)).filter(goal_uid=goal.uid)
+        context |= {
+            "drawn": graph_page(request, graph),
+            "compared": compared(goal, graph),
+            "verdicts": verdict_rows([*graph.decisions, *graph.task_decisions]),
+            "timeline": timeline(
+                goal,
+                list(approvals.order_by("-created_at")[:PAGE_SIZE]),
+                order=[task.name for task in graph.tasks],
+            ),
+        }
     return {
-        "graph": graph_view(goal),
+        **context,
         "records": list(records.order_by("-seq")[:RECENT]),
         "conditions": sorted(goal.conditions, key=lambda c: c["lastTransitionTime"], reverse=True),
     }

@@ -35,6 +35,7 @@ from goals.services.drafts import (
     read_draft,
 )
 from goals.services.verdicts import verdict_rows
+from goals.views.goal_graph import graph_page
 from governance.access import NotAllowed, NotVisible, Principal, within
 from governance.domain import Permission
 from governance.sessions import session_principal
@@ -314,9 +315,11 @@ def _page(request: HttpRequest, draft: Draft) -> HttpResponse:
     if plan is not None:
         decisions = plan.judgement.decisions
         document = plan.graph.priced_document()
+        graph = plan_view(document, digest=plan.graph.digest, decisions=decisions)
         context |= {
             "plan": plan,
-            "graph": plan_view(document, digest=plan.graph.digest, decisions=decisions),
+            "graph": graph,
+            "drawn": graph_page(request, graph),
             "verdicts": verdict_rows(decisions),
         }
     if request.headers.get("HX-Request"):

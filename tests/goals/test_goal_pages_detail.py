@@ -1,0 +1,120 @@
+"""Pages of one Goal: its graph at any size, planned against executed, who changed what."""
+
+import time
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from agents.models import Attempt
+from goals.services.apply import apply_goal
+from goals.views.goal_graph import graph_page
+from goals.views.goal_timeline import timeline
+from governance.models import JournalRecord
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def operator(tower: Any) -> Client:
+    tower.register("profiler", produces="profile")
+    tower.register("optimizer", gpus=1, consumes="profile")
+    client = Client()
+    client.force_login(tower.people["operator"])
+    return client
+
+
+def words(answer: Any) -> str:
+    return " ".join(answer.content.decode().split())
+
+
+def test_the_overview_sets_what_ran_beside_what_was_planned(operator: Client, tower: Any) -> None:
+    goal = tower.reconcile(tower.apply(agents="profiler, optimizer").goal)
+    said = words(operator.get(f"/goals/{goal}"))
+    assert "1 of 2 <span" in said
+    assert "20.0 GPU-seconds planned at P50" in said
+    assert 'class="gt"' in said
+    assert ">Edit</a>" in said
+    (attempt,) = Attempt.objects.all()
+    assert f"/attempts/{attempt.uid}" in said
+
+
+def test_a_timeline_has_a_bar_for_each_attempt_in_the_order_of_the_graph(tower: Any) -> None:
+    tower.register("profiler")
+    tower.register("watcher")
+    goal = tower.reconcile(tower.apply(agents="watcher, profiler").goal)
+    drawn = timeline(goal, [], order=["profiler", "watcher"])
+    assert drawn is not None
+    tried = set(Attempt.objects.values_list("task", flat=True))
+    assert [row.label for row in drawn.rows] == [n for n in ("profiler", "watcher") if n in tried]
+    bars = [bar for row in drawn.rows for bar in row.bars if bar.url]
+    assert len(bars) == Attempt.objects.filter(started_at__isnull=False).count()
+    assert all(0 < bar.x <= drawn.width and bar.x + bar.width <= drawn.width for bar in bars)
+
+
+def big_graph(tasks: int) -> Any:
+    from goals.drawing import Drawing
+    from goals.pages import GraphView, TaskFacts
+
+    unknown = {"p50": None, "p90": None, "source": "unknown"}
+    facts = tuple(
+        TaskFacts(
+            name=f"t{n}", short=f"t{n}", agent=f"t{n}", role="even" if n % 2 == 0 else "odd",
+            gpus=0, depends_on=(f"t{n - 100}",) if n >= 100 else (), state="succeeded",
+            attempts=1, attempt_uid=None, gpu_ms=0, ran_ms=0, micro_usd=None, outcome="allow",
+            decision_uid=None, messages=(), estimate=unknown, seconds=unknown,
+        )
+        for n in range(tasks)
+    )  # fmt: skip
+    return GraphView("sha256:0", Drawing(0, 0, (), ()), facts, {}, (), "allow")
+
+
+def test_ten_thousand_tasks_are_stages_that_open(rf: Any) -> None:
+    graph = big_graph(10_000)
+    began = time.monotonic()
+    folded = graph_page(rf.get("/"), graph)
+    assert time.monotonic() - began < 5
+    assert folded.is_folded
+    assert len(folded.drawing.nodes) <= 40
+    assert sum(node.facts.tasks for node in folded.drawing.nodes) == 10_000
+    assert len(folded.page.object_list) == 50
+    key = folded.drawing.nodes[0].facts.key
+    opened = graph_page(rf.get("/", {"stage": key, "page": "2"}), graph)
+    assert opened.stage is not None
+    assert opened.page.paginator.count == opened.stage.tasks
+    assert len(opened.drawing.nodes) <= 48
+    assert opened.page.number == 2
+    assert graph_page(rf.get("/", {"stage": "none"}), graph).is_folded
+
+
+def test_who_changed_the_retries(operator: Client, tower: Any) -> None:
+    goal = tower.apply(more="retries: 2").goal
+    tower.apply(more="retries: 5", by=tower.admin)
+    tower.apply(more="retries: 5", budget="40 GPU-minutes")
+    page = words(operator.get(f"/goals/{goal}/changes"))
+    assert page.count("<strong>Generation") == 3
+    only = words(operator.get(f"/goals/{goal}/changes?field=retries"))
+    assert only.count("<strong>Generation") == 2
+    assert "<del>2</del>" in only
+    assert "<ins>5</ins>" in only
+    assert 'title="admin"' in only
+    record = JournalRecord.objects.filter(action="goal.changed").order_by("seq").first()
+    assert record is not None
+    assert f"/journal/{record.seq}" in only
+
+
+def test_changes_of_another_namespace_are_not_found(operator: Client, tower: Any) -> None:
+    from agents.domain.documents import load_documents
+    from agents.domain.manifest import parse_agent
+    from agents.services.registry import register_agent
+    from goals.domain.manifest import parse_goal
+    from tests.towers import AGENT, GOAL
+
+    text = AGENT.format(name="spy", gpus=0, consumes="", produces="", role="worker")
+    spy = parse_agent(load_documents(text.replace("namespace: default", "namespace: other"))[0])
+    register_agent(spy, actor=tower.admin.actor)
+    text = GOAL.format(name="hidden", agents="spy", budget="1 USD", more="")
+    hidden = parse_goal(load_documents(text.replace("namespace: default", "namespace: other"))[0])
+    goal = apply_goal(hidden, principal=tower.admin).goal
+    assert operator.get(f"/goals/{goal.uid}/changes").status_code == 404
+    assert operator.get(f"/goals/{goal.uid}/edit").status_code == 404
