@@ -5,16 +5,20 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from django.db.models import CharField, Lookup, Q, TextField, UUIDField
+from django.db.models import CharField, Lookup, Model, Q, QuerySet, TextField, UUIDField
+from django.http import QueryDict
 
 TEXT_MAX: Final = 200  # characters of a filter
 # Beyond these an expression could take the database for ever, and its dialects differ.
 SPECIAL: Final = frozenset("()[]{}+?\\*")
 ESCAPE: Final = "\\"
+
+RowT = TypeVar("RowT", bound=Model)
 
 
 class FilterInvalid(ValueError):
@@ -34,6 +38,30 @@ class LikePattern(Lookup):
         left, left_params = self.process_lhs(compiler, connection)
         sql = f"UPPER(CAST({left} AS VARCHAR)) LIKE UPPER(%s) ESCAPE '{ESCAPE}'"
         return sql, (*left_params, self.rhs)
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """The filter of one request: its text, what is wrong with it, the keys that `-l` takes."""
+
+    text: str
+    keys: tuple[str, ...]
+    problem: str = ""
+    query: Q = field(default_factory=Q)
+
+    def keep(self, rows: QuerySet[RowT]) -> QuerySet[RowT]:
+        """The rows it keeps: none while it cannot be read."""
+        return rows.none() if self.problem else rows.filter(self.query)
+
+
+def row_filter(asked: QueryDict, *, words: Sequence[str], labels: Mapping[str, str]) -> RowFilter:
+    """The filter that `?q=` holds; see `filter_query`."""
+    text = asked.get("q", "").strip()
+    keys = tuple(sorted(labels))
+    try:
+        return RowFilter(text, keys, query=filter_query(text, words=words, labels=labels))
+    except FilterInvalid as error:
+        return RowFilter(text, keys, problem=str(error))
 
 
 def filter_query(text: str, *, words: Sequence[str], labels: Mapping[str, str]) -> Q:

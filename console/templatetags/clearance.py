@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from goals.domain.states import Phase, Unit
 from goals.models import Goal
 from governance.export import EXPORT_ROWS_MAX
+from governance.row_filter import RowFilter
 from governance.time_range import PRESETS, TimeRange
 
 register = template.Library()
@@ -271,6 +272,22 @@ def table_tools(context: template.Context, table: str, noun: str = "") -> dict[s
         kept.pop(name, None)
     kept["table"] = table
     return {"noun": noun or table, "most": f"{EXPORT_ROWS_MAX:,}", "kept": f"&{kept.urlencode()}"}
+
+
+@register.inclusion_tag("_filter.html", takes_context=True)
+def filter_box(context: template.Context, chosen: RowFilter, noun: str) -> dict[str, Any]:
+    """The filter of a list; what else narrows the page stays as it is."""
+    kept = context["request"].GET.copy()
+    for name in ("page", "cursor", "q", "format"):
+        kept.pop(name, None)
+    items = [(name, value) for name, values in kept.lists() for value in values]
+    return {
+        "filter": chosen,
+        "noun": noun,
+        "kept": items,
+        "request": context["request"],
+        "csp_nonce": context.get("csp_nonce", ""),
+    }
 
 
 @register.inclusion_tag("_time_range.html", takes_context=True)

@@ -16,13 +16,23 @@ from agents.selectors import visible_agents, visible_attempts
 from goals.models import Goal, LedgerEntry
 from goals.pages import gpu_sources, metering_word
 from governance.access import NotVisible
+from governance.domain import Permission
 from governance.export import table_export
+from governance.row_filter import row_filter
 from governance.sessions import session_principal
 from lineage.models import Artifact, Edge
 
 PAGE_SIZE = 50
 TAIL_BYTES = 16_384  # of a program's output on the page; the API has all of it
 LAST_ATTEMPTS = 3
+FILTER_WORDS = ("name", "namespace", "role", "image", "service_account")
+FILTER_LABELS = {
+    "agent": "name",
+    "namespace": "namespace",
+    "role": "role",
+    "image": "image",
+    "account": "service_account",
+}
 COLUMNS = {
     name: name
     for name in (
@@ -37,7 +47,8 @@ COLUMNS = {
 def agent_list(request: HttpRequest) -> HttpResponse:
     """Registered agents: role, image, identity, scope and their last attempts."""
     principal = session_principal(request)
-    found = visible_agents(principal)
+    chosen = row_filter(request.GET, words=FILTER_WORDS, labels=FILTER_LABELS)
+    found = chosen.keep(visible_agents(principal))
     if export := table_export(request, name="agents", columns=COLUMNS, rows=found):
         return export
     page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
@@ -51,7 +62,9 @@ def agent_list(request: HttpRequest) -> HttpResponse:
         (agent, agent.manifest.get("spec", {}).get("scope", {}), newest[agent.pk])
         for agent in agents
     ]
-    context = {"page": page, "rows": rows, "nav": "agents"}
+    context = {"page": page, "rows": rows, "filter": chosen, "nav": "agents"}
+    spaces = principal.namespaces(Permission.VIEW)
+    context["may_view"] = spaces is None or bool(spaces)
     part = "#live" if request.headers.get("HX-Request") else ""
     return render(request, f"agents/agent_list.html{part}", context)
 

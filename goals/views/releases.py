@@ -22,12 +22,16 @@ from goals.services.releases import ReleaseDenied, ReleaseError, rollback_releas
 from governance.access import NotVisible, within
 from governance.domain import Permission
 from governance.export import table_export
+from governance.row_filter import row_filter
 from governance.sessions import session_principal
+from governance.time_range import time_range
 from lineage.models import Artifact, Edge
 from lineage.services.artifacts import recall_artifact
 from lineage.services.recall import RecallError, SamePerson, lift_recall, open_recall
 
 PAGE_SIZE = 50
+FILTER_WORDS = ("service", "environment", "namespace", "digest", "released_by_id", "state")
+FILTER_LABELS = {name: name for name in ("service", "environment", "namespace", "state")}
 RELEASE_COLUMNS = {
     name: name
     for name in (
@@ -51,7 +55,10 @@ BUNDLES = {"blob": "blob_bundle", "statement": "statement_bundle"}
 def release_list(request: HttpRequest) -> HttpResponse:
     """What each environment serves now, the history, and the artifacts there are."""
     principal = session_principal(request)
-    releases = visible_releases(principal)
+    chosen = row_filter(request.GET, words=FILTER_WORDS, labels=FILTER_LABELS)
+    span = time_range(request.GET)
+    matching = chosen.keep(visible_releases(principal))
+    releases = matching.filter(span.q("created_at"))
     artifacts = artifacts_within(within(principal, Permission.VIEW))
     for name, columns, rows in (
         ("releases", RELEASE_COLUMNS, releases),
@@ -59,11 +66,13 @@ def release_list(request: HttpRequest) -> HttpResponse:
     ):
         if export := table_export(request, name=name, columns=columns, rows=rows):
             return export
-    active = releases.filter(state=ReleaseState.ACTIVE).order_by("namespace", "service")
+    active = matching.filter(state=ReleaseState.ACTIVE).order_by("namespace", "service")
     context = {
         "active": list(active[:200]),
         "page": Paginator(releases, PAGE_SIZE).get_page(request.GET.get("page")),
         "artifacts": list(artifacts[:PAGE_SIZE]),
+        "filter": chosen,
+        "range": span,
         "nav": "lineage",
     }
     part = "#live" if request.headers.get("HX-Request") else ""

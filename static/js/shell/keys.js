@@ -106,7 +106,7 @@ function section(name, some) {
     const row = document.createElement("div");
     const term = document.createElement("dt");
     for (const key of keys.filter((one) => !one.startsWith("Meta+"))) {
-      for (const part of key.split(/[ +]/)) {
+      for (const part of key.replace(/\+(.)$/, (_, last) => `+${last.toUpperCase()}`).split(/[ +]/)) {
         const cap = document.createElement("kbd");
         cap.textContent = part === "Control" ? "Ctrl" : part;
         term.append(cap, " ");

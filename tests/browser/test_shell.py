@@ -1,0 +1,241 @@
+"""The frame by keyboard alone: rows, filter, palette, help, confirm; and what pages weigh."""
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.browser.chromium import Person, chromium
+from tests.browser.site import Site, site
+from tests.console.real_tower import eventually
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+
+FIRST_LOAD_MAX = 150_000  # bytes of gzipped JavaScript a page loads first
+MORE_ALLOWED = {"/tower": 200_000, "/policies/": 300_000}  # the map, the editor
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("shell")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def ada(browser: Any, console: Site) -> Iterator[Person]:
+    one = console.person(browser, "ada")
+    yield one
+    assert one.complaints == []
+    one.page.context.close()
+
+
+def focused(one: Person) -> str:
+    return str(one.page.evaluate("document.activeElement.textContent.trim()"))
+
+
+def test_home_is_the_tower(ada: Person) -> None:
+    ada.go("/")
+    ada.page.wait_for_url("**/tower")
+    ada.complaints = [text for text in ada.complaints if "GL Driver" not in text]
+
+
+def test_rows_are_walked_opened_and_kept_in_the_permalink(ada: Person) -> None:
+    ada.go("/goals")
+    press = ada.page.keyboard.press
+    press("j")
+    first = focused(ada)
+    press("j")
+    second = focused(ada)
+    assert first != second
+    at = ada.page.locator("tr[data-at]")
+    assert at.count() == 1
+    assert ada.page.url.endswith("#" + str(at.get_attribute("id")))
+    press("k")
+    assert focused(ada) == first
+    link = at.locator("th a").get_attribute("href")
+    permalink = ada.page.url
+    ada.page.evaluate("htmx.trigger(document.querySelector('#live'), 'refresh')")
+    ada.page.wait_for_load_state("networkidle")
+    at.wait_for()
+    press("Enter")
+    ada.page.wait_for_url(f"**{link}")
+    ada.page.goto(permalink)
+    press("j")
+    assert focused(ada) == second  # it goes on from where the permalink was
+    press("Escape")
+    at.wait_for(state="detached")
+    assert "#" not in ada.page.url
+
+
+def test_keys_do_nothing_while_typing_and_can_be_switched_off(ada: Person) -> None:
+    ada.go("/goals")
+    box = ada.page.locator("#id_q")
+    ada.page.keyboard.press("/")
+    assert ada.page.evaluate("document.activeElement.id") == "id_q"
+    ada.page.keyboard.type("?jkg/")
+    assert box.input_value() == "?jkg/"
+    assert not ada.page.locator("dialog[open]").count()
+    box.fill("")
+    ada.page.locator("header .menu summary").last.click()
+    ada.page.get_by_role("button", name="off").click()
+    ada.page.wait_for_load_state()
+    ada.page.keyboard.press("?")
+    ada.page.keyboard.press("j")
+    assert not ada.page.locator("dialog[open], [data-at]").count()
+    ada.page.keyboard.press("Control+k")  # no single key: it stays
+    ada.page.locator("#palette[open]").wait_for()
+
+
+def test_help_lists_the_keys_that_are_bound(ada: Person) -> None:
+    ada.go("/journal")
+    ada.page.keyboard.press("?")
+    help_ = ada.page.get_by_role("dialog", name="Keyboard")
+    help_.wait_for()
+    strokes = help_.locator("dt").all_inner_texts()
+    assert {"Ctrl K", "?", "/", "j", "k", "Enter", "g g"} <= {
+        re.sub(r"\s+", " ", text).strip() for text in strokes
+    }
+    ada.page.keyboard.press("Escape")
+    help_.wait_for(state="hidden")
+    ada.page.keyboard.press("g")
+    ada.page.keyboard.press("g")
+    ada.page.wait_for_url("**/goals")
+
+
+def test_the_palette_goes_to_a_goal_by_name(ada: Person, console: Site) -> None:
+    name = console.facts["goal"].rpartition("/")[2]
+    ada.go("/journal")
+    ada.page.keyboard.press("Control+k")
+    box = ada.page.get_by_role("combobox")
+    box.wait_for()
+    assert ada.page.evaluate("document.activeElement.getAttribute('role')") == "combobox"
+    ada.page.keyboard.type(name)
+    ada.page.get_by_role("option").filter(has_text="Goal").filter(has_text=name).first.wait_for()
+    chosen = ada.page.locator("[role=option][aria-selected=true]")
+    for _ in range(12):
+        assert box.get_attribute("aria-activedescendant") == chosen.get_attribute("id")
+        if name in chosen.inner_text() and chosen.inner_text().endswith("Goal"):
+            break
+        ada.page.keyboard.press("ArrowDown")
+    ada.page.keyboard.press("Enter")
+    ada.page.wait_for_url(f"**/{name}*")
+
+
+def test_the_palette_is_honest_when_nothing_is_found(ada: Person) -> None:
+    ada.go("/journal")
+    ada.page.keyboard.press("Control+k")
+    ada.page.keyboard.type("zzzzzz no such thing")
+    ada.page.get_by_text("Nothing of that name that you may see.").wait_for()
+    ada.page.keyboard.press("Escape")
+    ada.page.locator("#palette").wait_for(state="hidden")
+
+
+def test_shown_rows_are_filtered_with_the_grammar_and_counted(ada: Person, console: Site) -> None:
+    ada.go(f"/goals/{console.facts['goal']}/journal")
+    ada.page.keyboard.press("/")
+    box = ada.page.get_by_label("Filter the rows shown on this page")
+    box.wait_for()
+    rows = ada.page.locator("main table tbody tr")
+    total = rows.count()
+    assert total > 1
+
+    def shown(text: str) -> int:
+        box.fill(text)
+        return sum(row.is_visible() for row in rows.all())
+
+    kept = shown("-l action=goal.created")
+    assert 0 < kept < total
+    ada.sees(f"{kept} of the {total} shown rows")
+    assert shown("!-l action=goal.created") == total - kept
+    assert shown(r"^goal\.created$") == kept
+    assert shown("-f gcreated") >= kept
+    shown("(")
+    ada.sees("Not a regular expression")
+    shown("-l colour=red")
+    ada.sees("-l takes key=value with a key of")
+    assert shown("-l action=goal.created") == kept
+    assert "shown=-l+action%3Dgoal.created" in ada.page.url
+    ada.page.reload()
+    ada.sees(f"{kept} of the {total} shown rows")
+    ada.page.evaluate("htmx.trigger(document.querySelector('#live'), 'refresh')")
+    ada.page.wait_for_load_state("networkidle")
+    assert sum(row.is_visible() for row in rows.all()) == kept
+    assert shown("no row says this") == 0
+    ada.page.get_by_role("button", name="Show all rows").click()
+    assert sum(row.is_visible() for row in rows.all()) == total
+
+
+def test_a_table_is_saved_as_csv(ada: Person) -> None:
+    ada.go("/goals")
+    with ada.page.expect_download() as download:
+        ada.page.get_by_role("link", name="Goals as CSV").click()
+    assert re.fullmatch(r"goals-\d{8}T\d{6}Z\.csv", download.value.suggested_filename)
+    with open(download.value.path(), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert "name" in rows[0]
+    assert len(rows) >= ada.page.locator("main tbody tr").count()
+
+
+def test_a_confirm_asks_and_takes_no_for_an_answer(ada: Person) -> None:
+    ada.go("/tokens")
+    ada.page.get_by_role("button", name="Revoke pipeline").click()
+    dialog = ada.page.get_by_role("dialog", name="Revoke the token pipeline?")
+    dialog.wait_for()
+    assert focused(ada) == "Go back"
+    ada.page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    ada.page.get_by_role("button", name="Revoke pipeline").wait_for()
+    ada.page.get_by_role("button", name="Revoke pipeline").press("Enter")
+    dialog.get_by_role("button", name="Revoke").press("Enter")
+    ada.sees("revoked")
+
+
+def test_a_time_range_narrows_and_stays_in_the_permalink(ada: Person) -> None:
+    ada.go("/journal")
+    group = ada.page.get_by_role("group", name="Time range")
+    group.get_by_role("link", name="15 min").click()
+    ada.page.wait_for_url("**/journal?time=15m")
+    assert group.get_by_role("link", name="15 min").get_attribute("aria-current") == "true"
+    assert ada.page.locator("main tbody tr").count()
+    group.get_by_text("Custom").click()
+    group.get_by_label("From (UTC)").fill("2001-01-01T00:00")
+    group.get_by_label("Until (UTC)").fill("2001-01-02T00:00")
+    group.get_by_role("button", name="Show").click()
+    ada.sees("No record that you may see matches")
+    assert "from=2001-01-01" in ada.page.url
+
+
+def test_each_page_loads_little_script_first(browser: Any, console: Site) -> None:
+    facts = console.facts
+    weights = {}
+    for path in (
+        "/tower", "/goals", "/goals/new", f"/goals/{facts['goal']}", "/approvals", "/agents",
+        "/releases", "/journal", "/tokens", "/policies", "/policies/starter/1",
+    ):  # fmt: skip
+        one = console.person(browser, "ada")
+        scripts: dict[str, int] = {}
+
+        def weigh(response: Any, into: dict[str, int] = scripts) -> None:
+            if response.request.resource_type == "script":
+                into[response.url] = len(gzip.compress(response.body(), 9))
+
+        one.page.on("response", weigh)
+        one.go(path)
+        one.page.wait_for_load_state("networkidle")
+        eventually(lambda found=scripts: len(found) >= 9)
+        weights[path] = sum(scripts.values())
+        one.page.context.close()
+    print(weights)
+    for path, weight in weights.items():
+        allowed = (more for start, more in MORE_ALLOWED.items() if path.startswith(start))
+        most = next(allowed, FIRST_LOAD_MAX)
+        assert weight <= most, (path, weight)
