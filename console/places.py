@@ -26,6 +26,7 @@ class Place:
 
 PLACES: Final = (
     Place("tower", "Tower", "tower", "t"),
+    Place("gpus", "GPUs", "gpu_list", "c"),
     Place("goals", "Goals", "goal_list", "g"),
     Place("approvals", "Approvals", "approval_list", "a"),
     Place("agents", "Agents", "agent_list", "e"),

@@ -15,6 +15,26 @@ SERIES_STEP_SECONDS: Final = 10.0
 SERIES_POINTS: Final = 60  # ten minutes: what a person wants to see of "now"
 
 
+# Of NVIDIA's list (docs.nvidia.com/deploy/xid-errors): what the commonest ones say.
+XID_WORDS: Final = {
+    13: "graphics engine exception",
+    31: "memory page fault",
+    43: "a program's channel stopped",
+    45: "a program was cleaned up",
+    48: "double bit ECC error",
+    63: "a memory row was remapped",
+    64: "a memory row could not be remapped",
+    74: "NVLink error",
+    79: "the card fell off the bus",
+    92: "many single bit ECC errors",
+    94: "contained ECC error",
+    95: "uncontained ECC error",
+    119: "the card's processor does not answer",
+    120: "the card's processor failed",
+}
+PROGRAM_XIDS: Final = frozenset({13, 31, 43, 45})  # as a rule a program's fault, not the card's
+
+
 class DeviceKind(StrEnum):
     """What a row of the GPU page stands for."""
 

@@ -1,0 +1,1 @@
+"""The GPUs as people see them: who holds each, what is wrong with it and what is wasted."""
