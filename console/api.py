@@ -38,7 +38,7 @@ from goals.services.releases import (
 )
 from goals.services.steering import TooMany
 from goals.steer_api import steer_router
-from governance.access import NotAllowed, NotVisible, principal_of
+from governance.access import NotAllowed, NotVisible, must_change_password, principal_of
 from governance.api import router as governance_router
 from governance.domain import (
     ApprovalConflict,
@@ -46,8 +46,10 @@ from governance.domain import (
     ApprovalInvalid,
     GovernanceError,
 )
+from governance.people_api import people_router
 from governance.policy_api import policy_router
 from governance.services.drafts import BundleConflict
+from governance.services.people import PeopleConflict
 from governance.services.tokens import create_token
 from lineage.evidence.base import EvidenceError
 from lineage.registry.base import (
@@ -79,6 +81,7 @@ api.add_router("", goals_router)
 api.add_router("", steer_router)
 api.add_router("", agents_router)
 api.add_router("", governance_router)
+api.add_router("", people_router)
 
 # First match wins, so the narrower class stands before the wider one.
 STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
@@ -99,6 +102,7 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (GoalConflict, HTTPStatus.CONFLICT, "Conflict"),
     (TooMany, HTTPStatus.UNPROCESSABLE_ENTITY, "Too many at once"),
     (BundleConflict, HTTPStatus.CONFLICT, "Conflict"),
+    (PeopleConflict, HTTPStatus.CONFLICT, "Conflict"),
     (GovernanceError, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid request"),
     (NotCovered, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),
     (NoAccount, HTTPStatus.PAYMENT_REQUIRED, "Not covered by the budget"),
@@ -221,6 +225,8 @@ def login(request: HttpRequest, payload: LoginIn) -> dict[str, Any]:
     note_login(request, payload.username, succeeded=user is not None)
     if user is None:
         raise Unauthenticated("The name or the password is wrong.")
+    if must_change_password(user):
+        raise NotAllowed("This is a one-time password: sign in with a browser and change it first.")
     token, text = create_token(
         user,
         principal=principal_of(user),

@@ -28,8 +28,10 @@ NEVER_KEPT = frozenset(
         "/api/v1/tokens",
         "/api/v1/identity/exchange",
         "/api/v1/identity/renew",
+        "/api/v1/users",
     }
 )
+NEVER_KEPT_BELOW = "/api/v1/users/"  # a reset of a password answers with the new one
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -44,7 +46,7 @@ class IdempotencyMiddleware:
         key = request.headers.get(HEADER, "")
         is_unsafe = request.method in ("POST", "PUT", "PATCH", "DELETE")
         path = request.path
-        if not key or not is_unsafe or not path.startswith(API_PREFIX) or path in NEVER_KEPT:
+        if not key or not is_unsafe or not path.startswith(API_PREFIX) or _is_secret(path):
             return self.get_response(request)
         if len(key) > KEY_MAX:
             return problem_response(
@@ -75,6 +77,10 @@ class IdempotencyMiddleware:
                 body=response.content,
             )
         return response
+
+
+def _is_secret(path: str) -> bool:
+    return path in NEVER_KEPT or path.startswith(NEVER_KEPT_BELOW)
 
 
 def _take_over(earlier: KeptAnswer, fingerprint: str) -> bool:

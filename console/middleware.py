@@ -11,14 +11,17 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from console.problems import problem_response
 from governance.access import AccessError, NotVisible
+from governance.sessions import is_password_due
 from lineage.telemetry.base import TelemetryError
 
 API_PREFIX = "/api/"  # the API authenticates by credential and answers with problem documents
+# Where a session may go that is to change its one-time password.
+OPEN_WHILE_DUE = frozenset({"profile", "profile_password", "logout", "theme", "keys", "healthz"})
 NONCE_BYTES = 16  # 128 bits, as CSP level 3 asks for
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -114,7 +117,20 @@ class PageMiddleware(LoginRequiredMiddleware):
         answer: HttpResponseBase | None = super().process_view(
             request, view_func, view_args, view_kwargs
         )
+        if answer is None and is_password_due(request):
+            return self._to_password(request)
         return answer
+
+    def _to_password(self, request: HttpRequest) -> HttpResponseBase | None:
+        """A session begun with a one-time password goes nowhere before it is changed."""
+        match = request.resolver_match
+        if match is not None and match.url_name in OPEN_WHILE_DUE:
+            return None
+        if request.headers.get("HX-Request") != "true":
+            return redirect("profile")
+        response = HttpResponse(status=HTTPStatus.FORBIDDEN)
+        response["HX-Redirect"] = reverse("profile")
+        return response
 
     def handle_no_permission(  # type: ignore[override]
         self, request: HttpRequest, view_func: Callable[..., Any]

@@ -33,4 +33,5 @@ PLACES: Final = (
     Place("policies", "Policies", "policy_list", "p"),
     Place("releases", "Releases", "release_list", "r"),
     Place("journal", "Journal", "record_list", "j"),
+    Place("people", "People", "people_list", "u"),
 )

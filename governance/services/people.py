@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,6 @@ from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
-from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from governance.access import NotAllowed, NotVisible, Principal, principal_of
@@ -21,6 +20,14 @@ from governance.services.sessions import end_all_sessions
 
 PASSWORD_BYTES: Final = 12  # 96 bits, 16 characters to type once
 ROLES_MAX: Final = 200  # of one person
+ROLE_WORDS: Final = {
+    Role.VIEWER: "looks at everything of the namespace",
+    Role.OPERATOR: "makes, steers and ends Goals, releases and rolls back",
+    Role.APPROVER: "decides approvals, signs policies into force",
+    Role.POLICY_AUTHOR: "writes, tests and saves policies",
+    Role.AUDITOR: "looks at everything and verifies it",
+    Role.ADMIN: "does all of it; everywhere also people and prices",
+}
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 
@@ -30,7 +37,7 @@ class PeopleInvalid(GovernanceError):
 
 
 class PeopleConflict(GovernanceError):
-    """The change would leave nobody in charge, or the name is taken."""
+    """The name is taken."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +49,16 @@ class Grant:
 
     def __str__(self) -> str:
         return f"{self.namespace}:{self.role.value}"
+
+    @property
+    def word(self) -> str:
+        """The role as people say it."""
+        return self.role.value.replace("_", " ")
+
+    @property
+    def meaning(self) -> str:
+        """What the role may do."""
+        return ROLE_WORDS[self.role]
 
 
 def parse_grant(text: str) -> Grant:
@@ -113,20 +130,36 @@ def add_person(
 def change_roles(user: User, *, grants: Collection[Grant], by: Principal) -> bool:
     """Give a person exactly these roles; counts from the commit. False when nothing changed.
 
-    Nobody changes their own, and an administrator of everything always stays. Raises NotAllowed,
-    PeopleInvalid, PeopleConflict.
+    Nobody changes their own, so the last administrator stays: only another one could remove them.
+    Raises NotAllowed, PeopleInvalid.
     """
-    if len(grants) > ROLES_MAX:
-        raise PeopleInvalid(f"roles: at most {ROLES_MAX}.")
     wanted = frozenset(grants)
+    return _change_roles(user, lambda held: wanted, by=by)
+
+
+def give_roles(user: User, *, grants: Collection[Grant], by: Principal) -> bool:
+    """Give a person these roles beside those they have; see `change_roles`."""
+    return _change_roles(user, lambda held: held | frozenset(grants), by=by)
+
+
+def take_roles(user: User, *, grants: Collection[Grant], by: Principal) -> bool:
+    """Take these roles from a person and leave the others; see `change_roles`."""
+    return _change_roles(user, lambda held: held - frozenset(grants), by=by)
+
+
+def _change_roles(
+    user: User, change: Callable[[frozenset[Grant]], frozenset[Grant]], *, by: Principal
+) -> bool:
     with journaled():
         _require_still_admin(by)
         _refuse_self(user, by, "change your own roles")
+        user.refresh_from_db(fields=["is_superuser"])
         held = grants_of(user)
+        wanted = change(held)
         if held == wanted:
             return False
-        if _EVERYTHING in held and _EVERYTHING not in wanted:
-            _refuse_last_admin(user)
+        if len(wanted) > ROLES_MAX:
+            raise PeopleInvalid(f"roles: at most {ROLES_MAX}.")
         _write_grants(user, wanted)
         body = {
             "added": sorted(str(one) for one in wanted - held),
@@ -139,13 +172,11 @@ def change_roles(user: User, *, grants: Collection[Grant], by: Principal) -> boo
 def deactivate_person(user: User, *, by: Principal) -> bool:
     """End a person's access at once: sessions, tokens, sign-in. False when it had ended.
 
-    Raises NotAllowed, PeopleConflict.
+    Nobody deactivates themselves. Raises NotAllowed.
     """
     with journaled():
         _require_still_admin(by)
         _refuse_self(user, by, "deactivate yourself")
-        if _EVERYTHING in grants_of(user):
-            _refuse_last_admin(user)
         if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False) != 1:
             return False
         ended = end_all_sessions(user)
@@ -206,18 +237,6 @@ def change_own_password(user: User, *, old: str, new: str) -> None:
         )
 
 
-def administrators() -> list[str]:
-    """Names of the active administrators of every namespace."""
-    return list(_active_admins().values_list("username", flat=True))
-
-
-def _active_admins() -> QuerySet[User]:
-    everything = Q(is_superuser=True) | Q(
-        memberships__namespace=EVERY_NAMESPACE, memberships__role=Role.ADMIN
-    )
-    return User.objects.filter(everything, is_active=True).order_by("username").distinct()
-
-
 def _must_change(user: User, *, is_due: bool) -> None:
     Credential.objects.update_or_create(
         user=user, defaults={"must_change": is_due, "changed_at": timezone.now()}
@@ -248,14 +267,6 @@ def _require_still_admin(by: Principal) -> None:
 def _refuse_self(user: User, by: Principal, what: str) -> None:
     if user.get_username() == by.username:
         raise NotAllowed(f"You cannot {what}; another administrator can.")
-
-
-def _refuse_last_admin(user: User) -> None:
-    if not [name for name in administrators() if name != user.get_username()]:
-        raise PeopleConflict(
-            f"{user.get_username()} is the last administrator of every namespace: make another "
-            "person one first."
-        )
 
 
 def _journal(action: str, user: User, by: Principal, body: Mapping[str, object]) -> None:

@@ -21,7 +21,15 @@ from goals.models import Goal, Release
 from goals.services.releases import ReleaseRequest, request_release
 from governance.access import principal_of
 from governance.domain import Permission, Role, Stage
-from governance.models import ApiToken, Approval, BundleVersion, Decision, JournalRecord, Membership
+from governance.models import (
+    ApiToken,
+    Approval,
+    BundleVersion,
+    Decision,
+    JournalRecord,
+    Membership,
+    PersonSession,
+)
 from governance.policy.base import PolicyModule
 from governance.services.bundles import move_stage, save_bundle
 from governance.services.tokens import create_token
@@ -57,6 +65,7 @@ class World:
     decision: Decision
     record: JournalRecord
     token: ApiToken  # of somebody who asks for nothing
+    session: PersonSession  # theirs too
     users: dict[str, User]
     bearers: dict[str, str] = field(default_factory=dict)
 
@@ -70,6 +79,7 @@ class World:
             "decisions": self.decision,
             "tokens": self.token,
             "goals": self.goal,
+            "sessions": self.session,
         }
         if name == "uid":
             return str(things[parts[0]].uid)
@@ -81,6 +91,7 @@ class World:
             "filename": "risk.bin",
             "seq": str(self.record.seq),
             "namespace": "default",
+            "username": "nobody",
             "name": "tuner" if parts[0] == "agents" else "starter",
             "number": "1",
             "version": "1",
@@ -136,6 +147,7 @@ def make_world(tower: Tower) -> World:
         decision=Decision.objects.filter(goal_uid=goal.uid).latest("at"),
         record=JournalRecord.objects.filter(goal_uid=goal.uid).latest("seq"),
         token=stranger,
+        session=PersonSession.objects.create(user=nobody, session_key="theirs", device="Firefox"),
         users=users,
         bearers=bearers,
     )
@@ -168,10 +180,10 @@ def _token(user: User, **fields: Any) -> str:
 def session_client(world: World, principal: str) -> Client:
     """A browser of the principal; what is no person carries what it has."""
     if principal == ANONYMOUS:
-        return Client()
+        return Client(raise_request_exception=False)
     if principal == AGENT:
         return bearer_client(world, principal)
-    browser = Client()
+    browser = Client(raise_request_exception=False)
     browser.force_login(world.users["admin" if principal == EXPIRED else principal])
     if principal == EXPIRED:
         key = browser.cookies[settings.SESSION_COOKIE_NAME].value
@@ -182,5 +194,6 @@ def session_client(world: World, principal: str) -> Client:
 def bearer_client(world: World, principal: str) -> Client:
     """A program of the principal, with its bearer token."""
     if principal == ANONYMOUS:
-        return Client()
-    return Client(headers={"Authorization": f"Bearer {world.bearers[principal]}"})
+        return Client(raise_request_exception=False)
+    headers = {"Authorization": f"Bearer {world.bearers[principal]}"}
+    return Client(headers=headers, raise_request_exception=False)

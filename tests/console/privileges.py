@@ -84,7 +84,7 @@ AUTHOR_POLICY: Final = Rule(
 MOVE_POLICY: Final = Rule(_roles(Role.ADMIN), elsewhere=FORBIDDEN, roleless=FORBIDDEN)
 ADMINISTER: Final = Rule(_roles(Role.ADMIN), elsewhere=FORBIDDEN, roleless=FORBIDDEN)
 # Somebody else's, who asks for nothing here: not there but for an administrator.
-OWNER: Final = Rule(_roles(Role.ADMIN), refused=HIDDEN)
+OTHERS: Final = Rule(_roles(Role.ADMIN), refused=HIDDEN)
 # The secret is in the request itself, and the one sent here is none: a bearer token adds nothing.
 OWN_SECRET: Final = Rule(
     frozenset(), refused=SIGN_IN, elsewhere=SIGN_IN, roleless=SIGN_IN, agent=SIGN_IN
@@ -126,6 +126,7 @@ def row(method: str, route: str, rule: Rule, **request: Any) -> Row:
 
 REASON: Final = {"reason": "The table asks."}
 DRAFT: Final = {"files": [{"path": "rule.rego", "source": "package clearance.graph\n"}]}
+GRANT: Final = {"do": "give", "role": "viewer", "namespace": "shop"}
 GOAL: Final = """
 apiVersion: orchestration.ai/v1
 kind: Goal
@@ -215,9 +216,21 @@ TABLE: Final = (
     row("GET", "decisions/<uuid:uid>", VIEW),
     row("GET", "decisions/<uuid:uid>/input", VIEW),
     # --- People
+    row("GET", "people", ADMINISTER),
+    row("POST", "people", ADMINISTER, form={"username": "x", "role": "viewer", "namespace": "a"}),
+    row("GET", "people/<str:username>", ADMINISTER),
+    row("POST", "people/<str:username>/roles", ADMINISTER, form=GRANT),
+    row("POST", "people/<str:username>/deactivate", ADMINISTER),
+    row("POST", "people/<str:username>/activate", ADMINISTER),
+    row("POST", "people/<str:username>/reset", ADMINISTER),
+    row("POST", "people/<str:username>/sign-out", ADMINISTER),
+    row("GET", "profile", SIGNED_IN),
+    row("POST", "profile/password", SIGNED_IN, form={"old": "x", "new": "y", "again": "y"}),
+    row("POST", "sessions/end-others", SIGNED_IN),
+    row("POST", "sessions/<uuid:uid>/end", OTHERS),
     row("GET", "tokens", SIGNED_IN),
     row("POST", "tokens", SIGNED_IN, form={"name": "mine", "namespace": "*", "days": "1"}),
-    row("POST", "tokens/<uuid:uid>/revoke", OWNER),
+    row("POST", "tokens/<uuid:uid>/revoke", OTHERS),
     # --- The API: the frame
     row("GET", "api/v1/openapi.json", OPEN),
     row(
@@ -342,9 +355,19 @@ TABLE: Final = (
     row("GET", "api/v1/journal", SIGNED_IN),
     row("GET", "api/v1/journal/checkpoints", SIGNED_IN),
     row("GET", "api/v1/journal/<int:seq>", VIEW),
+    row("GET", "api/v1/users", ADMINISTER),
+    row("POST", "api/v1/users", ADMINISTER, json={"username": "x"}),
+    row("GET", "api/v1/users/<username>", ADMINISTER),
+    row("PUT", "api/v1/users/<username>/roles", ADMINISTER, json={"roles": ["a:viewer"]}),
+    row("POST", "api/v1/users/<username>/deactivate", ADMINISTER),
+    row("POST", "api/v1/users/<username>/activate", ADMINISTER),
+    row("POST", "api/v1/users/<username>/reset-password", ADMINISTER),
+    row("GET", "api/v1/users/<username>/sessions", ADMINISTER),
+    row("GET", "api/v1/sessions", SIGNED_IN),
+    row("DELETE", "api/v1/sessions/<uid>", OTHERS),
     row("GET", "api/v1/tokens", SIGNED_IN),
     row("POST", "api/v1/tokens", SIGNED_IN, json={"name": "mine"}),
-    row("DELETE", "api/v1/tokens/<uid>", OWNER),
+    row("DELETE", "api/v1/tokens/<uid>", OTHERS),
     # --- Websockets
     row("WS", "ws/hints", replace(SIGNED_IN, roleless=FORBIDDEN)),
     row("WS", "ws/fleet", replace(SIGNED_IN, roleless=FORBIDDEN)),

@@ -1,0 +1,51 @@
+"""Forms of people: somebody new, a role, one's own password."""
+
+from typing import Any
+
+from django import forms
+
+from governance.domain import Role
+from governance.services.people import PeopleInvalid, parse_grant
+
+ROLE_CHOICES = [(role.value, role.value.replace("_", " ")) for role in Role]
+PASSWORD_MAX = 256
+
+
+class GrantForm(forms.Form):
+    """A role in a namespace."""
+
+    namespace = forms.CharField(max_length=63, initial="default")
+    role = forms.ChoiceField(choices=ROLE_CHOICES)
+
+    def clean(self) -> dict[str, Any]:
+        """The two as one grant, in `grant`."""
+        cleaned = super().clean() or self.cleaned_data
+        namespace, role = cleaned.get("namespace"), cleaned.get("role")
+        if namespace and role:
+            try:
+                cleaned["grant"] = parse_grant(f"{namespace}:{role}")
+            except PeopleInvalid as error:
+                self.add_error("namespace", str(error).partition(": ")[2])
+        return cleaned
+
+
+class PersonForm(GrantForm):
+    """Somebody to add, with the first of their roles."""
+
+    username = forms.CharField(max_length=63)
+    full_name = forms.CharField(max_length=150, required=False)
+
+
+class PasswordForm(forms.Form):
+    """One's own new password; typed twice, since nobody sees it."""
+
+    old = forms.CharField(max_length=PASSWORD_MAX, strip=False)
+    new = forms.CharField(max_length=PASSWORD_MAX, strip=False)
+    again = forms.CharField(max_length=PASSWORD_MAX, strip=False)
+
+    def clean(self) -> dict[str, Any]:
+        """Both must be the same."""
+        cleaned = super().clean() or self.cleaned_data
+        if cleaned.get("new") and cleaned.get("again") and cleaned["new"] != cleaned["again"]:
+            self.add_error("again", "This is not what you typed above.")
+        return cleaned
