@@ -169,6 +169,8 @@ class _Inspection:
             size = write_archive(self.files, comparing)  # type: ignore[arg-type]
             if not comparing.same or size != len(content):
                 raise PackRefused("the ZIP is not encoded as packs are")
+        if not self.files:
+            raise PackRefused("an empty archive")
         return f"{len(self.files)} files, encoded as packs are"
 
     def _read_folder(self, path: Path) -> None:
