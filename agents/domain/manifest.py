@@ -28,6 +28,7 @@ from agents.domain.documents import load_documents
 from agents.domain.fields import Fields, key_path, said
 from agents.domain.metadata import API_VERSION, Metadata, read_metadata
 from agents.domain.naming import (
+    GPU_RESOURCE,
     IMAGE_MAX,
     check_agent_name,
     check_environment_name,
@@ -51,7 +52,6 @@ __all__ = [
 
 KIND: Final = "Agent"
 DEFAULT_ROLE: Final = "standard"
-GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPUS_MAX: Final = 1024
 MEMORY_MIN: Final = 1 << 20
 MEMORY_MAX: Final = 1 << 44  # 16 TiB

@@ -3,9 +3,11 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agents.cluster.base import WorkloadPhase, WorkloadSpec, WorkloadStatus
 from agents.cluster.kubernetes.api import KubernetesApi
@@ -14,6 +16,8 @@ from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPla
 
 PATIENCE_SECONDS = 60.0
 MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+ROOT = Path(__file__).resolve().parents[2]
 numbers = itertools.count(1)
 
 
@@ -27,6 +31,25 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
             yield running
     except MissingControlPlane as missing:
         pytest.skip(str(missing))
+
+
+def install_resources(plane: ControlPlane) -> None:
+    """Apply the custom resources by server-side apply, and wait until they are served."""
+    for path in sorted((ROOT / "deploy" / "crds").glob("*.yaml")):
+        document = yaml.safe_load(path.read_text())
+        name = document["metadata"]["name"]
+        url = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+        query = "?fieldManager=tests&force=true&fieldValidation=Strict"
+        plane.request("PATCH", url + query, document, content_type=APPLY)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not _is_established(plane.request("GET", url)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def _is_established(definition: dict[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 class Stand:

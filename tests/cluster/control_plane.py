@@ -57,14 +57,24 @@ class ControlPlane:
     token: str
 
     def request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Any:
         """One call as the administrator. Raises urllib.error.HTTPError."""
         request = urllib.request.Request(
             self.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": content_type,
+                "Accept": accept,
+            },
         )
         trusted = ssl.create_default_context(cafile=str(self.directory / "certs" / "apiserver.crt"))
         with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
