@@ -1,6 +1,7 @@
 """Running: attempts are started, watched, metered, paused, retried, until the graph is done."""
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,9 +27,12 @@ from agents.services.attempts import (
     record_status,
     set_desired,
 )
+from goals.domain.degrade import Degradation
 from goals.domain.states import DesiredRun, Phase, TaskState, Unit
 from goals.models import Goal, Task
 from goals.services.conditions import condition_of, journal_goal, set_condition, set_phase
+from goals.services.degrade import degradation_of
+from goals.services.holds import LaunchHeld, refuse_held, switch_for, switches_over
 from goals.services.landing import Verdict, measure_step, start_landing
 from goals.services.lease import Lease, fenced
 from goals.services.ledger import NotCovered
@@ -53,6 +57,8 @@ from lineage.domain import Actor, ActorKind, NodeKind, NodeRef, Relation
 from lineage.services.graph import link
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import TelemetryError
+
+logger = logging.getLogger(__name__)
 
 _RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
 LOST_MAX = 20  # attempts of one task the platform may lose before the Goal fails
@@ -277,14 +283,34 @@ def _advance_tasks(goal: Goal, lease: Lease) -> bool:
         for task in tasks
         if task.state == TaskState.PENDING and done.issuperset(task.depends_on)
     ]
-    room = ACTIVE_MAX - sum(1 for task in tasks if task.state == TaskState.RUNNING)
-    ready = ready[: max(room, 0)]
+    degradation = degradation_of(goal) if ready else Degradation()
+    at_once = min(degradation.parallel or ACTIVE_MAX, ACTIVE_MAX)
+    room = at_once - sum(1 for task in tasks if task.state == TaskState.RUNNING)
+    ready = _unheld(goal, ready[: max(room, 0)], lease)
     document = graph_document(goal) if ready else {}
     nodes = {node["name"]: node for node in document.get("tasks", [])}
     for task in ready[:STARTS_MAX]:
-        if not _start_attempt(goal, task, nodes[task.name], lease):
+        gpus = degradation.gpus_of(task.gpus)
+        if not _start_attempt(goal, task, {**nodes[task.name], "gpus": gpus}, lease):
             return True  # the budget has the word, or the Goal is being landed
     return bool(ready)
+
+
+def _unheld(goal: Goal, ready: list[Task], lease: Lease) -> list[Task]:
+    """The tasks that no kill switch keeps from starting; a condition says who keeps the others."""
+    switches = switches_over(goal) if ready else []
+    held = {task.name: over for task in ready if (over := switch_for(task.agent_name, switches))}
+    known = condition_of(goal, "Launching")
+    if held:
+        name, switch = next(iter(held.items()))
+        message = f"{name} is not started: {switch} was thrown by {switch.thrown_by}."
+        if known is None or (known["status"], known["message"]) != ("False", message):
+            with fenced(lease):
+                set_condition(goal, "Launching", False, reason="KillSwitch", message=message)
+    elif ready and known is not None and known["status"] == "False":
+        with fenced(lease):
+            set_condition(goal, "Launching", True, reason="SwitchLifted")
+    return [task for task in ready if task.name not in held]
 
 
 def _attempts_of(goal: Goal, task: Task) -> Any:
@@ -348,11 +374,15 @@ def _start_attempt(goal: Goal, task: Task, node: dict[str, Any], lease: Lease) -
     except PriceUnknown as error:
         _deny_unpriced(goal, lease, error)
         return False
+    except LaunchHeld as error:  # thrown since the tasks were read
+        logger.info("%s", error)
+        return False
     _watch(goal, attempt, lease, get_cluster())
     return True
 
 
 def _record_start(goal: Goal, task: Task, node: dict[str, Any], number: int) -> Attempt:
+    refuse_held(goal, task.agent_name)
     key = f"{goal.uid}:{task.graph_digest}:{task.iteration}:{task.name}:{number}:start"
     template = pod_template(node, namespace=goal.namespace, goal=goal.name, goal_uid=str(goal.uid))
     attempt = record_attempt(
@@ -371,7 +401,7 @@ def _record_start(goal: Goal, task: Task, node: dict[str, Any], number: int) -> 
     )
     reserved = reserve_start(
         goal,
-        gpus=task.gpus,
+        gpus=node["gpus"],
         key=hashlib.sha256(key.encode()).hexdigest(),
         attempt_uid=attempt.uid,
         priced_at=attempt.created_at,
