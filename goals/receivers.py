@@ -51,9 +51,11 @@ def tell_touched(sender: object, *, approval: Approval, **_: Any) -> None:
     hint_on_commit(goal_uid=approval.goal_uid, namespace=approval.namespace, topic="approval")
 
 
-def tell_stakes(sender: object, *, approvals: Sequence[Approval], **_: Any) -> dict[UUID, Stake]:
+def tell_stakes(
+    sender: object, *, approvals: Sequence[Approval], has_ways: bool = False, **_: Any
+) -> dict[UUID, Stake]:
     """What the wait for each of these answers risks."""
-    return stakes_of(approvals)
+    return stakes_of(approvals, has_ways=has_ways)
 
 
 def tell_spend(

@@ -49,6 +49,7 @@ class Principal:
     # Rights lent to this person count in that namespace alone; "" is none of them.
     lent_in: str = EVERY_NAMESPACE
     _lent: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+    _whom: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def lenders(self, *, namespace: str) -> frozenset[str]:
         """Approvers who have lent this person their right there, looked up once."""
@@ -225,10 +226,7 @@ def signing_right(principal: Principal, approval: Approval) -> SigningRight:
     barred, namespace = approval.barred, approval.namespace
     rights = _rights(principal, namespace)
     if not rights:
-        whom = ask_whom(Permission.APPROVE, namespace=namespace)
-        return SigningRight(
-            "", f"Deciding needs the role approver in namespace {namespace}; {whom}"
-        )
+        return SigningRight("", _needs_approver(principal, namespace))
     if principal.username in barred:
         return SigningRight("", FOUR_EYES_REFUSAL)
     if all(name in barred for name in rights):
@@ -244,6 +242,13 @@ def signing_right(principal: Principal, approval: Approval) -> SigningRight:
         if name not in barred and name not in signed.values():
             return SigningRight(name)
     return SigningRight("", "The right that was lent to you has been used for this approval.")
+
+
+def _needs_approver(principal: Principal, namespace: str) -> str:
+    if namespace not in principal._whom:  # a list of approvals asks it for each of them
+        principal._whom[namespace] = ask_whom(Permission.APPROVE, namespace=namespace)
+    whom = principal._whom[namespace]
+    return f"Deciding needs the role approver in namespace {namespace}; {whom}"
 
 
 def _rights(principal: Principal, namespace: str) -> list[str]:

@@ -71,6 +71,8 @@ class Stake:
     gpus_held: int = 0
     micro_usd_per_minute: int | None = 0
     asks: Mapping[str, int] = field(default_factory=dict)
+    # What there is to take: GPUs of the widest open task, tasks at once, iterations left.
+    ways: Mapping[str, int] = field(default_factory=dict)
 
     def urgency(self, *, expires_at: dt.datetime) -> tuple[int, float, float]:
         """Sorts by time to damage: what costs already, then what is lost soonest, then unknown."""

@@ -216,6 +216,11 @@ class Approval(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} approval of {self.subject_id}: {self.state}"
 
+    @property
+    def taken_seconds(self) -> float | None:
+        """From the question to the decision; None while it is open."""
+        return (self.decided_at - self.created_at).total_seconds() if self.decided_at else None
+
 
 class ApprovalSignature(models.Model):
     """One person's approval among the several an approval may need; each right counts once."""

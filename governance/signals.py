@@ -17,6 +17,7 @@ answer_checked = Signal()
 # Keyword argument: approval (Approval).
 approval_touched = Signal()
 
-# Asked of whoever knows what the wait costs. Keyword argument: approvals (list of Approval); a
-# receiver returns {approval uid: Stake} for those it knows.
+# Asked of whoever knows what the wait costs. Keyword arguments: approvals (list of Approval), and
+# has_ways (bool) when also asked how each could go on with less; a receiver returns
+# {approval uid: Stake} for those it knows.
 stakes_asked = Signal()

@@ -13,6 +13,7 @@ from agents.models import Attempt
 from goals.domain.budget import BudgetSyntaxError, parse_budget
 from goals.domain.states import Phase, Unit
 from goals.models import Account, Goal
+from goals.services.degrade import ways_to_degrade
 from goals.services.metering import PriceUnknown, gpu_cost
 from governance.domain import ApprovalKind, Stake
 from governance.models import Approval
@@ -21,8 +22,11 @@ MINUTE_MS: Final = 60_000
 IN_LIST: Final = 500  # keys of one query
 
 
-def stakes_of(approvals: Sequence[Approval]) -> dict[UUID, Stake]:
-    """The stake of each open approval, by its uid; four queries however many there are."""
+def stakes_of(approvals: Sequence[Approval], *, has_ways: bool = False) -> dict[UUID, Stake]:
+    """The stake of each open approval, by its uid; four queries however many there are.
+
+    `has_ways` adds how each Goal could go on with less, for some queries each.
+    """
     uids = {one.goal_uid for one in approvals if one.goal_uid}
     goals = {goal.uid: goal for goal in _in_parts(Goal.objects.all(), "uid", uids)}
     accounts = {
@@ -42,7 +46,8 @@ def stakes_of(approvals: Sequence[Approval]) -> dict[UUID, Stake]:
             running.get(approval.goal_uid, 0) if approval.goal_uid else 0,
         )
         cost = 0 if not gpus else None if price is None else price * gpus
-        stakes[approval.uid] = Stake(damage_at, damage, gpus, cost, _asks(approval))
+        ways = ways_to_degrade(goal) if has_ways and goal is not None else {}
+        stakes[approval.uid] = Stake(damage_at, damage, gpus, cost, _asks(approval), ways)
     return stakes
 
 
