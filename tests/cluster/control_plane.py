@@ -64,6 +64,7 @@ class ControlPlane:
         *,
         content_type: str = "application/json",
         accept: str = "application/json",
+        is_text: bool = False,
     ) -> Any:
         """One call as the administrator. Raises urllib.error.HTTPError."""
         request = urllib.request.Request(
@@ -78,7 +79,8 @@ class ControlPlane:
         )
         trusted = ssl.create_default_context(cafile=str(self.directory / "certs" / "apiserver.crt"))
         with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
-            return json.loads(answer.read() or b"null")
+            content = answer.read()
+        return content.decode() if is_text else json.loads(content or b"null")
 
     def add_node(self, name: str, *, gpus: int = 0) -> None:
         """A simulated node that offers this many GPUs."""
@@ -189,6 +191,7 @@ def _wait_ready(plane: ControlPlane, server: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError):
+            plane.request("GET", "/readyz", is_text=True)
             plane.request("GET", "/api/v1/namespaces/default")
             return
         if time.monotonic() > deadline or server.poll() is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import MERGE, install_resources
+from tests.cluster.conftest import MERGE, install_resources, numbers
 from tests.cluster.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.slow, pytest.mark.contract]
@@ -19,9 +19,9 @@ SEED_GOAL = ROOT / "examples" / "checkout" / "goal.yaml"
 
 
 @pytest.fixture
-def namespace(plane: ControlPlane, request: pytest.FixtureRequest) -> str:
+def namespace(plane: ControlPlane) -> str:
     install_resources(plane)
-    name = f"crd-{abs(hash(request.node.name)) % 10**8}"
+    name = f"crd-{next(numbers)}"
     plane.add_namespace(name)
     return name
 
