@@ -49,22 +49,19 @@ class NewPersonOut(PersonOut):
     password: str
 
 
-class RolesIn(Schema):
-    """Roles, each written NAMESPACE:ROLE."""
+class PersonIn(Schema):
+    """Somebody to add; `roles` are written NAMESPACE:ROLE."""
 
-    roles: list[str] = Field(max_length=ROLES_MAX)
-
-    def grants(self) -> set[Grant]:
-        """Raises PeopleInvalid."""
-        return {parse_grant(text) for text in self.roles}
-
-
-class PersonIn(RolesIn):
-    """Somebody to add."""
-
-    roles: list[str] = Field(default_factory=list, max_length=ROLES_MAX)
     username: str = Field(max_length=63)
     full_name: str = Field("", max_length=150)
+    roles: list[str] = Field(default_factory=list, max_length=ROLES_MAX)
+
+
+class RolesIn(Schema):
+    """Roles to give and to take, each written NAMESPACE:ROLE; taken first."""
+
+    give: list[str] = Field(default_factory=list, max_length=ROLES_MAX)
+    take: list[str] = Field(default_factory=list, max_length=ROLES_MAX)
 
 
 class SessionOut(Schema):
@@ -103,7 +100,7 @@ def add_user(request: HttpRequest, payload: PersonIn) -> Status[dict[str, Any]]:
     principal = _person(request)
     require_people_admin(principal)
     user, password = add_person(
-        payload.username, grants=payload.grants(), by=principal, full_name=payload.full_name
+        payload.username, grants=_grants(payload.roles), by=principal, full_name=payload.full_name
     )
     return Status(201, {**_document(user), "password": password})
 
@@ -114,13 +111,18 @@ def get_user(request: HttpRequest, username: str) -> dict[str, Any]:
     return _document(get_person(_person(request), username))
 
 
-@people_router.put("/users/{username}/roles", response=PersonOut)
-def put_roles(request: HttpRequest, username: str, payload: RolesIn) -> dict[str, Any]:
-    """Give a person exactly these roles."""
+@people_router.post("/users/{username}/roles", response=PersonOut)
+def change_user_roles(request: HttpRequest, username: str, payload: RolesIn) -> dict[str, Any]:
+    """Give and take roles; both or neither, and at once."""
     principal = _person(request)
     user = get_person(principal, username)
-    change_roles(user, grants=payload.grants(), by=principal)
+    change_roles(user, give=_grants(payload.give), take=_grants(payload.take), by=principal)
     return _document(user)
+
+
+def _grants(texts: list[str]) -> set[Grant]:
+    """Raises PeopleInvalid."""
+    return {parse_grant(text) for text in texts}
 
 
 @people_router.post("/users/{username}/deactivate", response=PersonOut)

@@ -15,6 +15,7 @@ from console.cli.commands.goals import cancel, delete, describe, pause, resume, 
 from console.cli.commands.kill import kill
 from console.cli.commands.logs import logs
 from console.cli.commands.manifests import apply, plan
+from console.cli.commands.people import user
 from console.cli.commands.prices import price
 from console.cli.commands.releases import lift_recall, recall, release, rollback
 from console.cli.commands.version import version
@@ -95,6 +96,7 @@ for command in (
     pause,
     plan,
     price,
+    user,
     recall,
     release,
     resume,

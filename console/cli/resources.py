@@ -282,6 +282,33 @@ PRICES = Resource(
         _age(),
     ),
 )
+USERS = Resource(
+    kind="user",
+    plural="users",
+    path="/users",
+    key=_text("username"),
+    one="/users/{}",
+    is_namespaced=False,
+    columns=(
+        Column("NAME", _text("username")),
+        Column("ROLES", lambda row: ", ".join(row["roles"])),
+        Column("STATE", lambda row: "active" if row["is_active"] else "deactivated"),
+        Column("SESSIONS", _text("sessions")),
+        Column("TOKENS", _text("tokens")),
+        Column(
+            "LAST-SIGN-IN",
+            lambda row: age(row["last_sign_in_at"]) if row["last_sign_in_at"] else "never",
+            is_moving=True,
+        ),
+        _age(),
+        Column("FULL-NAME", _text("full_name"), is_wide=True),
+        Column(
+            "PASSWORD",
+            lambda row: "one-time" if row["must_change_password"] else "own",
+            is_wide=True,
+        ),
+    ),
+)
 
 RESOURCES = (
     GOALS,
@@ -293,5 +320,6 @@ RESOURCES = (
     ARTIFACTS,
     JOURNAL,
     PRICES,
+    USERS,
 )
 BY_NAME = {name: r for r in RESOURCES for name in (r.plural, r.kind)}

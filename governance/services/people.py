@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,35 +127,24 @@ def add_person(
     return user, password
 
 
-def change_roles(user: User, *, grants: Collection[Grant], by: Principal) -> bool:
-    """Give a person exactly these roles; counts from the commit. False when nothing changed.
+def change_roles(
+    user: User,
+    *,
+    give: Collection[Grant] = (),
+    take: Collection[Grant] = (),
+    by: Principal,
+) -> bool:
+    """Take roles from a person, then give others; counts from the commit. False for no change.
 
     Nobody changes their own, so the last administrator stays: only another one could remove them.
     Raises NotAllowed, PeopleInvalid.
     """
-    wanted = frozenset(grants)
-    return _change_roles(user, lambda held: wanted, by=by)
-
-
-def give_roles(user: User, *, grants: Collection[Grant], by: Principal) -> bool:
-    """Give a person these roles beside those they have; see `change_roles`."""
-    return _change_roles(user, lambda held: held | frozenset(grants), by=by)
-
-
-def take_roles(user: User, *, grants: Collection[Grant], by: Principal) -> bool:
-    """Take these roles from a person and leave the others; see `change_roles`."""
-    return _change_roles(user, lambda held: held - frozenset(grants), by=by)
-
-
-def _change_roles(
-    user: User, change: Callable[[frozenset[Grant]], frozenset[Grant]], *, by: Principal
-) -> bool:
     with journaled():
         _require_still_admin(by)
         _refuse_self(user, by, "change your own roles")
         user.refresh_from_db(fields=["is_superuser"])
         held = grants_of(user)
-        wanted = change(held)
+        wanted = (held - frozenset(take)) | frozenset(give)
         if held == wanted:
             return False
         if len(wanted) > ROLES_MAX:

@@ -23,12 +23,11 @@ from governance.services.people import (
     PeopleConflict,
     activate_person,
     add_person,
+    change_roles,
     deactivate_person,
     get_person,
-    give_roles,
     require_people_admin,
     reset_password,
-    take_roles,
 )
 from governance.services.sessions import end_other_sessions, sessions_of
 from governance.sessions import session_principal
@@ -97,12 +96,12 @@ def person_roles(request: HttpRequest, username: str) -> HttpResponse:
         return _person_page(request, user, form=form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
     grant = form.cleaned_data["grant"]
     is_taken = request.POST.get("do") == "take"
-    change = take_roles if is_taken else give_roles
+    change = {"take" if is_taken else "give": [grant]}
     said = f"{username} has the role {grant.role.value} in {grant.namespace}"
     return _changed(
         request,
         user,
-        lambda: change(user, grants=[grant], by=principal),
+        lambda: change_roles(user, by=principal, **change),
         f"{said} no more." if is_taken else f"{said} now.",
     )
 

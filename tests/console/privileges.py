@@ -358,7 +358,7 @@ TABLE: Final = (
     row("GET", "api/v1/users", ADMINISTER),
     row("POST", "api/v1/users", ADMINISTER, json={"username": "x"}),
     row("GET", "api/v1/users/<username>", ADMINISTER),
-    row("PUT", "api/v1/users/<username>/roles", ADMINISTER, json={"roles": ["a:viewer"]}),
+    row("POST", "api/v1/users/<username>/roles", ADMINISTER, json={"give": ["a:viewer"]}),
     row("POST", "api/v1/users/<username>/deactivate", ADMINISTER),
     row("POST", "api/v1/users/<username>/activate", ADMINISTER),
     row("POST", "api/v1/users/<username>/reset-password", ADMINISTER),

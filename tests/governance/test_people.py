@@ -19,11 +19,9 @@ from governance.services.people import (
     add_person,
     change_roles,
     deactivate_person,
-    give_roles,
     grants_of,
     parse_grant,
     reset_password,
-    take_roles,
 )
 from governance.services.sessions import device_of
 from governance.services.tokens import authenticate_token, create_token
@@ -110,7 +108,7 @@ def test_only_an_administrator_of_everything_sees_or_changes_people(people: Any)
         assert browser.post("/people/viewer/deactivate").status_code == 403
     principal = principal_of(local)
     with pytest.raises(NotAllowed, match="role admin in namespace"):
-        give_roles(people["viewer"], grants=[ADMIN], by=principal)
+        change_roles(people["viewer"], give=[ADMIN], by=principal)
     with pytest.raises(NotAllowed, match="role admin"):
         add_person("mallory", grants=[ADMIN], by=principal)
     assert not User.objects.filter(username="mallory").exists()
@@ -140,9 +138,9 @@ def test_the_last_administrator_stays(people: Any) -> None:
     ada, _ = add_person("ada", grants=[ADMIN], by=admin_of(people))
     Credential.objects.filter(user=ada).delete()
     stale = principal_of(ada)
-    take_roles(ada, grants=[ADMIN], by=admin_of(people))
+    change_roles(ada, take=[ADMIN], by=admin_of(people))
     with pytest.raises(NotAllowed):
-        take_roles(people["admin"], grants=[ADMIN], by=stale)
+        change_roles(people["admin"], take=[ADMIN], by=stale)
     with pytest.raises(NotAllowed):
         deactivate_person(people["admin"], by=stale)
     assert principal_of(people["admin"]).may(Permission.ADMINISTER, namespace=EVERY_NAMESPACE)
@@ -151,11 +149,11 @@ def test_the_last_administrator_stays(people: Any) -> None:
 def test_a_superuser_is_an_administrator_that_can_be_taken_back(people: Any) -> None:
     root = User.objects.create_superuser("root", password="x")
     assert grants_of(root) == {ADMIN}
-    assert change_roles(root, grants=[OPERATOR], by=admin_of(people))
+    assert change_roles(root, give=[OPERATOR], take=[ADMIN], by=admin_of(people))
     root.refresh_from_db()
     assert not root.is_superuser
     assert grants_of(root) == {OPERATOR}
-    assert not change_roles(root, grants=[OPERATOR], by=admin_of(people))
+    assert not change_roles(root, give=[OPERATOR], take=[ADMIN], by=admin_of(people))
 
 
 def test_deactivation_ends_sessions_tokens_and_sign_in(people: Any) -> None:
@@ -303,7 +301,9 @@ class TestApi:
         assert same.status_code == 409
         wrong = api.post("/api/v1/users", {"username": "bob", "roles": ["x"]}, **post)
         assert (wrong.status_code, wrong.json()["detail"][:6]) == (422, "roles:")
-        roles = api.put("/api/v1/users/ada/roles", {"roles": ["*:auditor"]}, **post)
+        roles = api.post(
+            "/api/v1/users/ada/roles", {"give": ["*:auditor"], "take": ["shop:viewer"]}, **post
+        )
         assert roles.json()["roles"] == ["*:auditor"]
         (one,) = api.get("/api/v1/users/ada/sessions").json()
         assert one["device"] == "Firefox on Linux"
