@@ -13,6 +13,7 @@ from django.views.decorators.vary import vary_on_headers
 from console.live.past import PAST_HOURS, past_frame
 from console.live.waiting import waiting_for_people
 from goals.services.kill import visible_switches
+from goals.views.steer import SCOPES
 from governance.access import NotVisible
 from governance.domain import Permission
 from governance.sessions import session_principal
@@ -49,6 +50,7 @@ def tower(request: HttpRequest) -> HttpResponse:
         "switches": list(visible_switches(principal).filter(lifted_at__isnull=True)[:SWITCHES]),
         "states": STATES,
         "bays": BAYS,
+        "kill_scopes": SCOPES,
         "may_view": spaces is None or bool(spaces),
         "may_create": any(Permission.OPERATE in held for held in principal.permissions.values()),
         "nav": "tower",

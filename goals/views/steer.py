@@ -41,8 +41,11 @@ def kill_switch(request: HttpRequest) -> HttpResponse:
     """Choose what to end, see what that hits, throw the switch."""
     principal = session_principal(request)
     if request.method == "GET":
-        asked = request.GET if "scope" in request.GET else None
-        return _page(request, principal, KillForm(asked, initial={"scope": KillScope.GOAL}))
+        is_named = {"namespace", "name"} & request.GET.keys()
+        is_asked = is_named or request.GET.get("scope") == KillScope.EVERYTHING
+        asked = request.GET if is_asked else None
+        first = request.GET.get("scope", KillScope.GOAL)
+        return _page(request, principal, KillForm(asked, initial={"scope": first}))
     form = KillForm(request.POST)
     if not form.is_valid():
         return _page(request, principal, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)

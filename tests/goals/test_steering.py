@@ -333,7 +333,7 @@ def test_the_page_shows_what_is_hit_throws_and_lifts(tower: Any) -> None:
     answer = browser.post(f"/kill/{switch.uid}/lift", follow=True)
     assert b"No kill switch stands" in answer.content
     assert b"Kill switch over" not in browser.get("/tower").content
-    assert browser.get("/kill", {"scope": "agent"}).status_code == 422
+    assert browser.get("/kill", {"scope": "agent", "namespace": "default"}).status_code == 422
     assert browser.get("/kill", {"scope": "goal", "name": "nothing"}).status_code == 404
     browser.force_login(tower.people["viewer"])
     refused = browser.get("/kill", {"scope": "namespace", "namespace": "default"})

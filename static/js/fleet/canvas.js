@@ -39,6 +39,10 @@ export class CanvasRenderer {
         if (isHollow) context.stroke();
         else context.fill();
       }
+      if (flags & 2) {
+        context.strokeStyle = palette.css.active;
+        context.strokeRect(x - unit * 0.45, y - unit * 0.45, unit * 0.9, unit * 0.9);
+      }
       if (flags & 1) {
         context.strokeStyle = palette.css.ink;
         context.strokeRect(x - unit / 2, y - unit / 2, unit, unit);

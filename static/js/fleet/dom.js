@@ -30,6 +30,7 @@ export function unknown() {
 
 /** GPU time as people say it. */
 export function gpuTime(ms) {
+  if (Number.isNaN(ms)) return "unknown"; // of the past, only what had ended is known
   const seconds = ms / 1000;
   if (seconds >= 3600) return `${(seconds / 3600).toFixed(2)} GPU-hours`;
   if (seconds >= 120) return `${(seconds / 60).toFixed(1)} GPU-minutes`;

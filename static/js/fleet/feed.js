@@ -51,7 +51,17 @@ export class FleetFeed {
     setTimeout(() => this.open(), wait * (0.75 + Math.random() / 2));
   }
 
+  /** While held, what comes is not shown; let go, everything is asked for anew. */
+  hold(isHeld) {
+    this.isHeld = isHeld;
+    if (!isHeld) {
+      this.askedAt = 0;
+      this.askForSnapshot();
+    }
+  }
+
   hear(buffer) {
+    if (this.isHeld) return;
     let result = null;
     try {
       const frame = decode(buffer);
@@ -86,6 +96,7 @@ export class FleetFeed {
 
   judge() {
     const age = this.age();
+    if (this.isHeld) return;
     if (this.ended) this.judged("stale", this.ended);
     else if (age === null) this.judged("connecting", "connecting");
     else if (age > STALE_AFTER_MS) this.judged("stale", `stale: ${Math.round(age / 1000)} s old`);

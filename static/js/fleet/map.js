@@ -2,7 +2,9 @@
 
 import { CanvasRenderer } from "./canvas.js";
 import { layOut, tally } from "./layout.js";
+import { duration } from "./dom.js";
 import { readPalette } from "./palette.js";
+import { within } from "./selection.js";
 import { STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
 import { WebglRenderer } from "./webgl.js";
 
@@ -10,21 +12,28 @@ const MARGIN = 12; // pixels around the whole
 const LEAST_SCALE = 0.5; // pixels a cell
 const MOST_SCALE = 80;
 const FIT_MOST = 34; // few agents are not blown up
-const NAMES_FROM = 46; // pixels a cell from which agents have names
+const NAMES_FROM = 46; // pixels a cell from which agents have names and their last states
 const BLOCKS_BELOW = 2.6; // below it a group is a block of its states
 const RELAYOUT_MS = 500;
 const LABELS_MS = 500; // counts in names move no faster than strips do
 const FLASH_MS = 1600;
 const CLICK_PIXELS = 5;
+const LASSO_STEP = 4; // pixels between two points of a lasso
+const SOON_MS = 3_600_000; // a budget that ends within an hour is said beside the name
 const NAME_PIXELS = 12; // least height of a group's name
 
 export class FleetMap {
-  /** `picked(slot)` when a person chose an agent, -1 for none; `opened(slot)` at Enter. */
-  constructor(host, store, { picked, opened }) {
+  /** `picked(slot, how)` when a person chose an agent, -1 for none; `opened(slot)` at Enter;
+  `lassoed(slots, isMore)` when several were caught; `commanded(key)` for any other key. */
+  constructor(host, store, { picked, opened, lassoed, commanded }) {
     this.host = host;
     this.store = store;
     this.picked = picked;
     this.opened = opened;
+    this.lassoed = lassoed;
+    this.commanded = commanded;
+    this.tool = "select";
+    this.lasso = host.querySelector(".map-lasso polyline");
     this.points = host.querySelector(".map-points");
     this.labels = host.querySelector(".map-labels");
     this.words = this.labels.getContext("2d");
@@ -66,7 +75,7 @@ export class FleetMap {
     this.host.addEventListener("pointerdown", (event) => this.press(event));
     this.host.addEventListener("pointermove", (event) => this.move(event));
     this.host.addEventListener("pointerup", (event) => this.release(event));
-    this.host.addEventListener("pointercancel", () => (this.pressed = null));
+    this.host.addEventListener("pointercancel", () => this.letGo());
     this.host.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -129,7 +138,7 @@ export class FleetMap {
       const slot = order[i];
       looks[4 * i] = store.state[slot];
       looks[4 * i + 1] = store.kind[slot];
-      looks[4 * i + 2] = slot === this.selected ? 1 : 0;
+      looks[4 * i + 2] = (slot === this.selected ? 1 : 0) | (store.marked[slot] << 1);
       flashed[i] = this.motion.matches ? store.flashed[slot] : 0;
     }
     this.renderer.setLooks(looks, flashed);
@@ -185,18 +194,24 @@ export class FleetMap {
     this.zoom(Math.exp(-event.deltaY * 0.0022), event.offsetX, event.offsetY);
   }
 
+  /** A drag catches agents; with the middle button, Alt, the hand or a finger it moves the map. */
   press(event) {
-    if (event.button !== 0 || event.target.closest("a, button")) return;
-    this.pressed = { x: event.clientX, y: event.clientY, isDrag: false };
+    if (event.button > 1 || event.target.closest("a, button")) return;
+    const moves = event.button === 1 || event.altKey || this.tool === "move" || event.pointerType === "touch";
+    if (event.button === 1) event.preventDefault();
+    this.pressed = { x: event.clientX, y: event.clientY, isDrag: false, moves, path: [[event.offsetX, event.offsetY]] };
     this.host.setPointerCapture(event.pointerId);
   }
 
   move(event) {
-    if (!this.pressed) return;
-    const dx = event.clientX - this.pressed.x;
-    const dy = event.clientY - this.pressed.y;
-    if (!this.pressed.isDrag && Math.hypot(dx, dy) < CLICK_PIXELS) return;
-    Object.assign(this.pressed, { x: event.clientX, y: event.clientY, isDrag: true });
+    const { pressed } = this;
+    if (!pressed) return;
+    const dx = event.clientX - pressed.x;
+    const dy = event.clientY - pressed.y;
+    if (!pressed.isDrag && Math.hypot(dx, dy) < CLICK_PIXELS) return;
+    pressed.isDrag = true;
+    if (!pressed.moves) return this.drawLasso(event);
+    Object.assign(pressed, { x: event.clientX, y: event.clientY });
     this.camera.x -= dx / this.camera.scale;
     this.camera.y -= dy / this.camera.scale;
     this.isFitted = false;
@@ -204,17 +219,36 @@ export class FleetMap {
     this.draw();
   }
 
+  drawLasso(event) {
+    const { path } = this.pressed;
+    const [x, y] = path[path.length - 1];
+    if (Math.hypot(event.offsetX - x, event.offsetY - y) < LASSO_STEP) return;
+    path.push([event.offsetX, event.offsetY]);
+    this.lasso.setAttribute("points", path.map((point) => point.join(",")).join(" "));
+  }
+
   release(event) {
-    const wasClick = this.pressed && !this.pressed.isDrag;
+    const { pressed } = this;
+    this.letGo();
+    if (!pressed) return;
+    const how = { isMore: event.ctrlKey || event.metaKey, isRange: event.shiftKey };
+    if (!pressed.isDrag) this.picked(this.slotAt(event.offsetX, event.offsetY), how);
+    else if (!pressed.moves) this.lassoed(within(pressed.path.map((point) => this.worldAt(...point)), this.layout), how.isMore || how.isRange);
+  }
+
+  letGo() {
     this.pressed = null;
-    if (wasClick) this.picked(this.slotAt(event.offsetX, event.offsetY));
+    this.lasso.setAttribute("points", "");
+  }
+
+  worldAt(px, py) {
+    return [px / this.camera.scale + this.camera.x, py / this.camera.scale + this.camera.y];
   }
 
   /** The agent under a pixel; the nearest within a cell, so that small ones can be hit. */
   slotAt(px, py) {
     const { camera, layout } = this;
-    const x = px / camera.scale + camera.x;
-    const y = py / camera.scale + camera.y;
+    const [x, y] = this.worldAt(px, py);
     let best = -1;
     let nearest = Math.max(0.71, 8 / camera.scale);
     for (const slot of layout.order) {
@@ -227,13 +261,14 @@ export class FleetMap {
   key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("a, button")) return;
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key in steps) this.picked(this.neighbour(...steps[event.key]));
+    if (event.key in steps) this.picked(this.neighbour(...steps[event.key]), { isMore: event.shiftKey, isStep: true });
+    else if (event.key === " ") this.picked(this.selected, { isToggle: true });
     else if (event.key === "Enter" && this.selected >= 0) this.opened(this.selected);
     else if (event.key === "Escape") this.picked(-1);
     else if (event.key === "+" || event.key === "=") this.zoom(1.3);
     else if (event.key === "-") this.zoom(1 / 1.3);
     else if (event.key === "0") this.fit();
-    else return;
+    else if (!this.commanded(event.key)) return;
     event.preventDefault();
   }
 
@@ -271,6 +306,13 @@ export class FleetMap {
     this.isMoved = true;
   }
 
+  /** What is to be seen at this distance, for the legend. */
+  get level() {
+    const { scale } = this.camera;
+    if (scale < BLOCKS_BELOW) return "from far: a block is a group, its bands are the shares of its states";
+    return scale < NAMES_FROM ? "an agent is a shape" : "close: agents with their names and last states";
+  }
+
   drawLabels(now) {
     const { words, camera, palette } = this;
     this.isMoved = false;
@@ -300,7 +342,7 @@ export class FleetMap {
     words.fillStyle = palette.css.ink;
     const counts = tally(this.store, group, STATES.length);
     const said = [2, 4, 6].filter((state) => counts[state]).map((state) => `${STATE_SHAPES[state]} ${counts[state]}`);
-    const tail = [String(group.slots.length), ...said].join("  ");
+    const tail = [String(group.slots.length), ...said, ...fuelWords(group.goal)].join("  ");
     const tailWidth = words.measureText(tail).width;
     const base = y + room - size * 0.35;
     const rest = width - tailWidth - 8;
@@ -347,9 +389,21 @@ export class FleetMap {
       const y = (layout.ys[slot] + 0.47 - camera.y) * camera.scale;
       if (x < -60 || y < 0 || x > camera.width + 60 || y > camera.height + 12) continue;
       words.fillText(clipped(words, store.names[store.agent[slot]] ?? "", camera.scale - 4), x, y);
+      const trail = store.trailOf(slot);
+      if (trail.length < 2) continue;
+      words.fillStyle = palette.css.quiet;
+      words.fillText(trail.map((state) => STATE_SHAPES[state]).join(""), x, y - camera.scale * 0.86);
+      words.fillStyle = palette.css.ink;
     }
     words.textAlign = "left";
   }
+}
+
+/** When the budget of a group's Goal ends at the rate seen so far, where that is soon. */
+function fuelWords(goal) {
+  if (!goal || goal.phase !== "Running" || goal.exhausts === null) return [];
+  const left = goal.exhausts - Date.now();
+  return left > 0 && left < SOON_MS ? [`▲ empty in ${duration(left)}`] : [];
 }
 
 /** The text with its middle left out until it fits: names that begin alike still differ. */

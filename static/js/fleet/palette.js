@@ -2,7 +2,7 @@
 
 import { STATE_TONES } from "./store.js";
 
-/** `{states: [[r, g, b], ...], css: {tone: "rgb(...)"}, ink, quiet, line, surface}`; components 0 to 1. */
+/** `{states: [[r, g, b], ...], css: {tone: "rgb(...)"}, ink, accent}`; components 0 to 1. */
 export function readPalette(host) {
   const probe = document.createElement("span");
   probe.className = "palette-probe";
@@ -16,7 +16,7 @@ export function readPalette(host) {
     css[tone] = read(tone);
   }
   probe.remove();
-  return { css, states: STATE_TONES.map((tone) => numbers(css[tone])), ink: numbers(css.ink) };
+  return { css, states: STATE_TONES.map((tone) => numbers(css[tone])), ink: numbers(css.ink), accent: numbers(css.active) };
 }
 
 function numbers(colour) {

@@ -15,7 +15,7 @@ const COLUMNS = [
   ["gpus", Uint16Array, 1], ["created", Float64Array, 1], ["state", Uint8Array, 1],
   ["confidence", Uint8Array, 1], ["node", Uint32Array, 1], ["span", Uint32Array, 1],
   ["gpu_ms", Float64Array, 1], ["changed", Float64Array, 1], ["alive", Uint8Array, 1],
-  ["trail", Uint32Array, 1], ["flashed", Float64Array, 1],
+  ["trail", Uint32Array, 1], ["flashed", Float64Array, 1], ["marked", Uint8Array, 1],
 ];
 const ADDED = ["namespace", "goal", "agent", "role", "task", "kind", "gpus", "created"];
 const CHANGED = ["confidence", "node", "span", "gpu_ms", "changed"];
@@ -42,6 +42,7 @@ export class FleetStore {
       const step = frame.kind === DELTA ? 1 : 0;
       if (this.epoch !== frame.epoch || frame.sequence !== this.sequence + step) return null;
     } else {
+      this.beforeClear?.();
       this.clear(Math.max(1024, frame.added.length * 2));
     }
     this.epoch = frame.epoch;
@@ -109,6 +110,7 @@ export class FleetStore {
   applyRemoved(rows) {
     for (let i = 0; i < rows.length; i += 1) {
       this.alive[rows.slot[i]] = 0;
+      this.marked[rows.slot[i]] = 0;
       this.count -= 1;
     }
   }

@@ -5,15 +5,18 @@ import { STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
 
 const ROW_PIXELS = 32; // as in tower.css
 const SPARE = 6; // rows drawn above and below the view
-const COLUMNS = ["state", "agent", "task", "goal", "namespace", "role", "node", "doing", "gpu"];
+const COLUMNS = ["pick", "state", "agent", "task", "goal", "namespace", "role", "node", "doing", "gpu"];
 
 export class FleetTable {
   /** `host` scrolls; it is the table, its `.twin-rows` the body. */
-  constructor(host, store, { picked, opened }) {
+  constructor(host, store, selection, { picked, opened, chosen, commanded }) {
     this.host = host;
     this.store = store;
     this.picked = picked;
     this.opened = opened;
+    this.chosen = chosen;
+    this.commanded = commanded;
+    this.selection = selection;
     this.body = host.querySelector(".twin-rows");
     this.order = new Uint32Array(0);
     this.selected = -1;
@@ -22,8 +25,13 @@ export class FleetTable {
     host.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => {
       const row = event.target.closest("[data-row]");
-      if (row) this.picked(this.order[Number(row.dataset.row)]);
+      if (!row) return;
+      const slot = this.order[Number(row.dataset.row)];
+      if (event.target.closest("[type=checkbox], .twin-pick")) this.picked(slot, event.shiftKey ? { isRange: true } : { isToggle: true });
+      else this.picked(slot, { isMore: event.ctrlKey || event.metaKey, isRange: event.shiftKey });
     });
+    this.all = host.querySelector("[data-pick-all]");
+    this.all.addEventListener("change", () => this.chosen(this.all.checked ? this.order : []));
     new ResizeObserver(() => this.soon()).observe(host);
   }
 
@@ -50,16 +58,22 @@ export class FleetTable {
   }
 
   key(event) {
+    if ((event.ctrlKey || event.metaKey) && event.key === "a") {
+      event.preventDefault();
+      return this.chosen(this.order);
+    }
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const page = Math.max(Math.floor(this.host.clientHeight / ROW_PIXELS) - 2, 1);
     const at = this.order.indexOf(this.selected);
     const steps = { ArrowDown: at + 1, ArrowUp: at - 1, j: at + 1, k: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: this.order.length - 1 };
     if (event.key in steps && this.order.length) {
       const row = Math.min(Math.max(steps[event.key], 0), this.order.length - 1);
-      this.picked(this.order[row]);
+      this.picked(this.order[row], { isMore: event.shiftKey, isStep: true });
+    } else if (event.key === " ") {
+      this.picked(this.selected, { isToggle: true });
     } else if (event.key === "Enter" && this.selected >= 0) this.opened(this.selected);
     else if (event.key === "Escape") this.picked(-1);
-    else return;
+    else if (!this.commanded(event.key)) return;
     event.preventDefault();
   }
 
@@ -77,7 +91,10 @@ export class FleetTable {
     while (this.drawn.length < last - first) this.drawn.push(this.newRow());
     while (this.drawn.length > last - first) this.drawn.pop().remove();
     this.drawn.forEach((row, i) => this.fill(row, first + i));
-    const active = this.drawn.find((row) => row.getAttribute("aria-selected") === "true");
+    const active = this.drawn.find((row) => row.dataset.focus === "true");
+    const count = this.selection.size;
+    this.all.checked = count > 0 && count >= this.order.length;
+    this.all.indeterminate = count > 0 && count < this.order.length;
     if (active) this.host.setAttribute("aria-activedescendant", active.id);
     else this.host.removeAttribute("aria-activedescendant");
   }
@@ -85,7 +102,8 @@ export class FleetTable {
   newRow() {
     const row = element("div", { role: "row", class: "twin-row" });
     for (const column of COLUMNS) row.append(element("span", { role: "gridcell", class: `twin-${column}` }));
-    row.firstChild.append(element("span", { class: "shape", "aria-hidden": "true" }), element("span"));
+    row.children[0].append(element("input", { type: "checkbox", tabindex: "-1" }));
+    row.children[1].append(element("span", { class: "shape", "aria-hidden": "true" }), element("span"));
     this.body.append(row);
     return row;
   }
@@ -96,9 +114,13 @@ export class FleetTable {
     row.dataset.row = String(at);
     row.id = `agent-row-${at}`;
     row.setAttribute("aria-rowindex", String(at + 2));
-    row.setAttribute("aria-selected", String(slot === this.selected));
+    const isChosen = this.selection.has(slot);
+    row.setAttribute("aria-selected", String(isChosen));
+    row.dataset.focus = String(slot === this.selected);
     row.style.transform = `translateY(${at * ROW_PIXELS}px)`;
-    const [state, ...cells] = row.children;
+    const [pick, state, ...cells] = row.children;
+    pick.firstChild.checked = isChosen;
+    pick.firstChild.setAttribute("aria-label", `Choose ${run.agent}, ${run.task}`);
     state.className = `twin-state tone-${STATE_TONES[run.state]}`;
     setText(state.children[0], STATE_SHAPES[run.state]);
     setText(state.children[1], STATES[run.state]);

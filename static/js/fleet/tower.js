@@ -3,24 +3,44 @@
 import { badge, duration, element, goalUrl, gpuTime, setText } from "./dom.js";
 import { FleetFeed } from "./feed.js";
 import { parseFilter, wordsOf } from "./filter.js";
+import { KillDialog } from "./kill.js";
 import { GROUPS } from "./layout.js";
 import { FleetMap } from "./map.js";
+import { clock, Past } from "./past.js";
+import { MAX_LINKED, Selection } from "./selection.js";
+import { Steering } from "./steer.js";
+import { bind } from "../shell/keys.js";
 import { FleetStore, STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
 import { fuelText, setFuel, Strips } from "./strips.js";
 import { doing, FleetTable } from "./table.js";
 
 const STRIPS_MS = 500; // strips move no faster: words that change four times a second cannot be read
 const FILTER_MS = 120;
-const SHAPES = { connecting: "◌", live: "●", stale: "○" };
+const SHAPES = { connecting: "◌", live: "●", stale: "○", past: "◷" };
+const COMMANDS = { p: "pause", r: "resume", x: "cancel" };
 
 class FleetTower extends HTMLElement {
   connectedCallback() {
     this.store = new FleetStore();
     this.isNarrowed = false;
-    const handlers = { picked: (slot) => this.pick(slot), opened: (slot) => this.openRun(slot) };
+    this.selection = new Selection(this.store);
+    const handlers = {
+      picked: (slot, how) => this.pick(slot, how),
+      opened: (slot) => this.openRun(slot),
+      chosen: (slots) => this.choose(() => this.selection.set(slots)),
+      lassoed: (slots, isMore) => this.choose(() => (isMore ? this.selection.add(slots) : this.selection.set(slots))),
+      commanded: (key) => this.command(key),
+    };
     this.map = new FleetMap(this.querySelector(".map"), this.store, handlers);
-    this.table = new FleetTable(this.querySelector(".twin-grid"), this.store, handlers);
+    this.table = new FleetTable(this.querySelector(".twin-grid"), this.store, this.selection, handlers);
     this.strips = new Strips(this.querySelector(".strips"), this.store);
+    this.steering = new Steering(this.querySelector(".steer-bar"), document.getElementById("steer-dialog"), this.selection);
+    this.killing = new KillDialog(document.getElementById("kill-dialog"));
+    this.past = new Past(this.querySelector(".past"), {
+      shown: (frame) => this.showPast(frame),
+      left: () => this.leavePast(),
+      failed: (words) => this.failPast(words),
+    });
     this.state = "connecting";
     this.readAddress();
     this.listen();
@@ -29,6 +49,7 @@ class FleetTower extends HTMLElement {
       changed: (result) => this.changed(result),
       judged: (state, words) => this.judged(state, words),
     });
+    if (this.wantedAt) this.past.open(this.wantedAt);
   }
 
   listen() {
@@ -63,7 +84,98 @@ class FleetTower extends HTMLElement {
         event.preventDefault();
         this.filter.focus();
       } else if (event.key === "Escape" && event.target === this.filter) this.map.host.focus();
+      else if (event.key === "Escape" && this.past.at !== null && !document.querySelector("dialog[open]")) this.past.live();
     });
+    for (const button of this.querySelectorAll("[data-tool]")) {
+      button.addEventListener("click", () => this.useTool(button.dataset.tool));
+    }
+    this.querySelector("[data-choose-none]").addEventListener("click", () => this.choose(() => this.selection.set([])));
+    this.querySelector("[data-kill]").addEventListener("click", (event) => {
+      event.preventDefault();
+      this.openKill();
+    });
+    this.bindKeys();
+  }
+
+  bindKeys() {
+    const rows = [
+      ["K", "Kill switch; then a: agent, g: Goal, n: namespace, e: everything"],
+      ["p", "Pause the Goals of the chosen agents"],
+      ["r", "Resume them"],
+      ["x", "Cancel them"],
+      ["v", "On the map a drag chooses, or moves"],
+      ["l", "From the past back to live"],
+    ];
+    bind(
+      ...rows.map(([key, says]) => ({ group: "Tower", keys: [key], says, run: () => this.command(key) })),
+      { group: "Tower", keys: ["Space"], says: "Map and table: choose the agent in focus, or not" },
+      { group: "Tower", keys: ["Shift+Arrow"], says: "Map and table: go on and choose" },
+      { group: "Tower", keys: ["Control+a"], says: "Table: choose all that are shown" },
+    );
+  }
+
+  /** A letter that means the same on the map, in the table and elsewhere; false when it means nothing. */
+  command(key) {
+    if (document.body.dataset.keys === "off") return false;
+    if (key in COMMANDS && this.selection.size > 0 && this.past.at === null) this.steering.preview(COMMANDS[key]);
+    else if (key === "K") this.openKill();
+    else if (key === "v") this.useTool(this.map.tool === "move" ? "select" : "move");
+    else if (key === "l" && this.past.at !== null) this.past.live();
+    else return false;
+    return true;
+  }
+
+  useTool(tool) {
+    this.map.tool = tool;
+    this.map.host.dataset.tool = tool;
+    for (const button of this.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+  }
+
+  openKill() {
+    const slot = this.map.selected >= 0 ? this.map.selected : this.store.marked.indexOf(1);
+    this.killing.open(slot >= 0 && this.store.alive[slot] ? this.store.run(slot) : null);
+  }
+
+  /** Change what is chosen, and say so everywhere. */
+  choose(change) {
+    change();
+    this.map.changed();
+    this.table.draw();
+    this.showChosen();
+    this.writeAddress();
+  }
+
+  showChosen() {
+    const count = this.selection.size;
+    setText(this.querySelector("[data-chosen]"), count === 1 ? "1 agent chosen" : `${count.toLocaleString("en")} agents chosen`);
+    setText(this.querySelector("[data-chosen-note]"), count > MAX_LINKED ? "too many for the link of this page" : "");
+    this.querySelector(".steer-bar").hidden = count === 0 || this.past.at !== null;
+  }
+
+  showPast(frame) {
+    this.feed.hold(true);
+    const result = this.store.apply(frame, 0);
+    this.judged("past", `as of ${clock(frame.at)}, not live`);
+    this.querySelector(".past-notice").hidden = false;
+    setText(this.querySelector("[data-past]"), clock(frame.at));
+    this.querySelector(".truncated-notice").hidden = !frame.isTruncated;
+    setText(this.querySelector("[data-past-problem]"), "");
+    this.changed(result);
+    this.showChosen();
+    this.writeAddress();
+  }
+
+  leavePast() {
+    this.querySelector(".past-notice").hidden = true;
+    setText(this.querySelector("[data-past-problem]"), "");
+    this.feed.hold(false);
+    this.showChosen();
+    this.writeAddress();
+  }
+
+  failPast(words) {
+    this.past.live();
+    setText(this.querySelector("[data-past-problem]"), `That minute cannot be shown: ${words}`);
   }
 
   readAddress() {
@@ -71,6 +183,8 @@ class FleetTower extends HTMLElement {
     this.by = GROUPS.includes(asked.get("group")) ? asked.get("group") : "goal";
     this.text = asked.get("q") ?? "";
     this.wantedRun = asked.get("run") ?? "";
+    this.wantedAt = asked.get("at") ?? "";
+    this.selection.kept = new Set((asked.get("chosen") ?? "").split(",").filter(Boolean).slice(0, MAX_LINKED));
     this.matcher = parseFilter(this.text);
   }
 
@@ -79,6 +193,9 @@ class FleetTower extends HTMLElement {
     if (this.by !== "goal") kept.set("group", this.by);
     if (this.text) kept.set("q", this.text);
     if (this.selectedUid) kept.set("run", this.selectedUid);
+    const chosen = this.selection.size <= MAX_LINKED ? this.selection.uids() : [];
+    if (chosen.length && chosen.join() !== this.selectedUid) kept.set("chosen", chosen.join());
+    if (this.past.at !== null) kept.set("at", this.past.text);
     const query = kept.toString();
     history.replaceState(null, "", query ? `?${query}` : location.pathname);
   }
@@ -125,6 +242,7 @@ class FleetTower extends HTMLElement {
     if (result.whole) {
       if (this.selectedUid) this.wantedRun = this.selectedUid; // its slot may be another one now
       this.map.selected = -1;
+      if (this.selection.restore()) this.showChosen();
       this.relayout(true);
     } else if (result.membership || (!this.matcher.isEmpty && result.slots.length)) this.relayout();
     if (!result.whole && result.slots.length) this.map.changed();
@@ -141,13 +259,16 @@ class FleetTower extends HTMLElement {
     this.table.draw();
     this.count();
     this.showSelected();
+    this.showChosen();
+    setText(this.querySelector("[data-level]"), this.map.level);
   }
 
   findWanted() {
     const slot = this.store.slotOf(this.wantedRun);
     if (slot >= 0) {
       this.wantedRun = "";
-      setTimeout(() => this.pick(slot));
+      // What is chosen besides stays so.
+      setTimeout(() => this.pick(slot, { isMore: true, isStep: true }));
     }
   }
 
@@ -172,11 +293,21 @@ class FleetTower extends HTMLElement {
     this.querySelector(".map-empty").hidden = !reason;
   }
 
-  pick(slot) {
+  /** An agent comes into focus, and is chosen: alone, in addition, or with all in between. */
+  pick(slot, { isMore = false, isRange = false, isToggle = false, isStep = false } = {}) {
+    const { selection } = this;
+    if (isRange && slot >= 0) selection.range(slot, this.map.layout.order);
+    else if (isToggle || (isMore && !isStep)) selection.toggle(slot);
+    else if (isMore) selection.add([slot]);
+    else {
+      selection.set([slot]);
+      selection.anchor = slot;
+    }
     this.map.select(slot);
     this.table.select(slot);
     this.selectedUid = slot >= 0 ? this.store.run(slot).uid : "";
     this.showSelected();
+    this.showChosen();
     this.writeAddress();
   }
 
@@ -233,7 +364,7 @@ class FleetTower extends HTMLElement {
       setText(this.querySelector(".tower-feed .shape"), SHAPES[state]);
       this.count();
     }
-    setText(label, `map ${words}`);
+    setText(label, state === "past" ? words : `map ${words}`);
     const isStale = state === "stale";
     const notice = this.querySelector(".stale-notice");
     notice.hidden = !isStale || this.store.count === 0;

@@ -23,6 +23,7 @@ flat in ivec3 what;
 flat in float fresh;
 uniform vec3 colours[7];
 uniform vec3 ink;
+uniform vec3 accent;
 uniform float size;
 out vec4 colour;
 float shape(vec2 p, int kind) {
@@ -53,6 +54,13 @@ void main() {
     float ring = abs(d - 0.06 - (1.0 - fresh) * 0.22);
     alpha = max(alpha, (1.0 - smoothstep(0.0, 0.08 + edge, ring)) * fresh);
   }
+  if ((what.z & 2) == 2) { // chosen
+    float box = abs(max(abs(p.x), abs(p.y)) - 0.9);
+    float drawn = 1.0 - smoothstep(1.6 * edge, 2.8 * edge, box);
+    if (size < 6.0) drawn = 0.75;
+    tint = mix(tint, accent, drawn);
+    alpha = max(alpha, drawn);
+  }
   if ((what.z & 1) == 1) {
     float ring = abs(max(abs(p.x), abs(p.y)) - 0.9);
     float drawn = 1.0 - smoothstep(1.2 * edge, 2.2 * edge, ring);
@@ -74,7 +82,7 @@ export class WebglRenderer {
     this.count = 0;
     this.program = link(gl);
     this.at = {};
-    for (const name of ["camera", "size", "now", "colours", "ink"]) {
+    for (const name of ["camera", "size", "now", "colours", "ink", "accent"]) {
       this.at[name] = gl.getUniformLocation(this.program, name);
     }
     this.buffers = [gl.createBuffer(), gl.createBuffer(), gl.createBuffer()];
@@ -125,6 +133,7 @@ export class WebglRenderer {
     gl.uniform1f(this.at.now, now);
     gl.uniform3fv(this.at.colours, palette.states.flat());
     gl.uniform3fv(this.at.ink, palette.ink);
+    gl.uniform3fv(this.at.accent, palette.accent);
     gl.drawArrays(gl.POINTS, 0, this.count);
   }
 }
