@@ -37,6 +37,7 @@ from governance.access import visible_approvals, visible_decisions, visible_reco
 from governance.domain import Permission
 from governance.export import table_export
 from governance.sessions import session_principal
+from governance.time_range import time_range
 from lineage.models import Artifact, Edge
 
 PAGE_SIZE = 50
@@ -61,6 +62,12 @@ ATTEMPT_COLUMNS = {
         "uid", "task", "iteration", "number", "agent_name", "state", "reason", "exit_code",
         "spiffe_id", "identity_revoked_at", "gpus", "running_ms", "gpu_ms", "gpu_idle_held_ms",
         "created_at", "started_at", "finished_at",
+    )
+}  # fmt: skip
+RECORD_COLUMNS = {
+    name: name
+    for name in (
+        "seq", "at", "action", "actor_kind", "actor_id", "object_kind", "object_id", "hash",
     )
 }  # fmt: skip
 DECISION_COLUMNS = {
@@ -182,11 +189,12 @@ def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
     """Every entry of the Goal's accounts, newest first."""
     goal = get_visible_goal(session_principal(request), reference)
     rows = LedgerEntry.objects.filter(account__goal=goal).select_related("account")
-    rows = rows.order_by("-created_at", "-uid")
+    span = time_range(request.GET)
+    rows = rows.filter(span.q("created_at")).order_by("-created_at", "-uid")
     if export := table_export(request, name="ledger", columns=LEDGER_COLUMNS, rows=rows):
         return export
     page = _page(request, rows)
-    return goal_page(request, goal, "ledger", {"page": page})
+    return goal_page(request, goal, "ledger", {"page": page, "range": span})
 
 
 @require_GET
@@ -194,13 +202,14 @@ def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
 def goal_attempts(request: HttpRequest, reference: str) -> HttpResponse:
     """Every attempt, newest first, with identity, exit and GPUs."""
     goal = get_visible_goal(session_principal(request), reference)
-    found = Attempt.objects.filter(goal_uid=goal.uid).order_by("-created_at")
+    span = time_range(request.GET)
+    found = Attempt.objects.filter(span.q("created_at"), goal_uid=goal.uid).order_by("-created_at")
     if export := table_export(request, name="attempts", columns=ATTEMPT_COLUMNS, rows=found):
         return export
     page = _page(request, found)
     sources = gpu_sources()
     rows = [(attempt, metering_word(attempt, sources)) for attempt in page.object_list]
-    return goal_page(request, goal, "attempts", {"page": page, "rows": rows})
+    return goal_page(request, goal, "attempts", {"page": page, "rows": rows, "range": span})
 
 
 @require_GET
@@ -210,12 +219,14 @@ def goal_decisions(request: HttpRequest, reference: str) -> HttpResponse:
     principal = session_principal(request)
     goal = get_visible_goal(principal, reference)
     decisions = visible_decisions(principal).filter(goal_uid=goal.uid).defer("input_canonical")
-    decisions = decisions.order_by("-at")
+    span = time_range(request.GET)
+    decisions = decisions.filter(span.q("at")).order_by("-at")
     if export := table_export(request, name="decisions", columns=DECISION_COLUMNS, rows=decisions):
         return export
     approvals = visible_approvals(principal).filter(goal_uid=goal.uid)
     context = {
         "page": _page(request, decisions),
+        "range": span,
         "approvals": list(approvals.order_by("-created_at")[:PAGE_SIZE]),
     }
     return goal_page(request, goal, "decisions", context)
@@ -242,4 +253,8 @@ def goal_journal(request: HttpRequest, reference: str) -> HttpResponse:
     principal = session_principal(request)
     goal = get_visible_goal(principal, reference)
     rows = visible_records(principal).filter(goal_uid=goal.uid).defer("canonical")
-    return goal_page(request, goal, "journal", {"page": _page(request, rows.order_by("-seq"))})
+    span = time_range(request.GET)
+    rows = rows.filter(span.q("at")).order_by("-seq")
+    if export := table_export(request, name="journal", columns=RECORD_COLUMNS, rows=rows):
+        return export
+    return goal_page(request, goal, "journal", {"page": _page(request, rows), "range": span})

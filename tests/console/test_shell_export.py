@@ -111,7 +111,7 @@ def test_each_list_gives_its_rows_and_nobody_elses(tower: Any, signed_in: Any) -
     assert {row["action"] for row in journal} == {"goal.created"}
     for path in ("/approvals", "/releases", "/tokens", "/policies"):
         assert "rows" in table_of(viewer, path)
-    for tab in ("ledger", "attempts", "decisions"):
+    for tab in ("ledger", "attempts", "decisions", "journal"):
         assert "rows" in table_of(viewer, f"/goals/default/goal-1/{tab}")
 
 

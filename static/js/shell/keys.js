@@ -5,13 +5,14 @@ import { focusFilter } from "./filter.js";
 import "./palette.js";
 import { leave, openRow, step } from "./rows.js";
 
+const CAPS = { Control: "Ctrl", Escape: "Esc", ArrowLeft: "←", ArrowRight: "→" };
 const SEQUENCE_MS = 1500; // how long "g" waits for the second key
 // Keys of these belong to the widget they are pressed in.
 const OWN_KEYS = "[role=grid], [role=application], [role=listbox], [role=tree], [role=treegrid], [role=slider]";
 
 /**
  * `keys` are strokes ("Control+k", "?", "g t"); `run` returns false when there was nothing to do.
- * `within` limits one to what is pressed inside that selector; one without `run` is only described.
+ * `within` limits one to what is pressed inside that selector, and the help to pages that have it.
  */
 const BINDINGS = [
   { group: "Everywhere", keys: ["Control+k", "Meta+k"], says: "Go to or do anything by name", run: () => open("palette") },
@@ -27,6 +28,11 @@ const BINDINGS = [
     says: link.querySelector(".place").textContent,
     run: () => link.click(),
   })),
+  // These are the widgets' own; they are named here so that the help is whole.
+  { group: "Map", within: "fleet-tower", keys: ["ArrowLeft", "ArrowRight"], says: "Agent to agent, up and down too" },
+  { group: "Map", within: "fleet-tower", keys: ["Enter"], says: "Open the agent's run" },
+  { group: "Map", within: "fleet-tower", keys: ["+", "-", "0"], says: "Nearer, farther, all of it" },
+  { group: "Editor", within: ".policy-code", keys: ["Control+Enter"], says: "Evaluate against the recorded input" },
 ];
 
 /** Add a page's own shortcuts to the table. */
@@ -58,7 +64,7 @@ export function listen() {
 }
 
 function bound(stroke, event) {
-  if (!stroke.includes("+") && event.target.closest?.(OWN_KEYS) && stroke !== "?" && stroke !== "/") return null;
+  if (!/[+ ]/.test(stroke) && event.target.closest?.(OWN_KEYS) && stroke !== "?" && stroke !== "/") return null;
   return BINDINGS.find(
     (one) => one.run && one.keys.includes(stroke) && (!one.within || event.target.closest?.(one.within)),
   );
@@ -86,14 +92,19 @@ function openRowUnlessFocused(event) {
 
 whenOpened("keys-help", (dialog) => {
   dialog.querySelector("[data-keys-off]").hidden = document.body.dataset.keys !== "off";
-  const groups = Map.groupBy ? Map.groupBy(BINDINGS, (one) => one.group) : grouped();
+  const groups = grouped(BINDINGS.filter((one) => !one.within || document.querySelector(one.within)));
   dialog.querySelector(".keys-groups").replaceChildren(...[...groups].map(([name, some]) => section(name, some)));
 });
 
-function grouped() {
+function grouped(bindings) {
   const groups = new Map();
-  for (const one of BINDINGS) groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
+  for (const one of bindings) groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
   return groups;
+}
+
+function partsOf(key) {
+  if (key.length === 1) return [key];
+  return key.replace(/\+(.)$/, (_, last) => `+${last.toUpperCase()}`).split(/[ +]/);
 }
 
 function section(name, some) {
@@ -106,9 +117,9 @@ function section(name, some) {
     const row = document.createElement("div");
     const term = document.createElement("dt");
     for (const key of keys.filter((one) => !one.startsWith("Meta+"))) {
-      for (const part of key.replace(/\+(.)$/, (_, last) => `+${last.toUpperCase()}`).split(/[ +]/)) {
+      for (const part of partsOf(key)) {
         const cap = document.createElement("kbd");
-        cap.textContent = part === "Control" ? "Ctrl" : part;
+        cap.textContent = CAPS[part] ?? part;
         term.append(cap, " ");
       }
     }
