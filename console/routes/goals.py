@@ -19,5 +19,10 @@ urlpatterns: list[URLPattern] = [
     path("goals/<goal:reference>/journal", goal_detail.goal_journal, name="goal_journal"),
     path("goals/<goal:reference>/trace", trace.goal_trace, name="goal_trace"),
     path("goals/<goal:reference>/trace/<span:span_id>", trace.goal_trace, name="goal_span"),
+    path(
+        "goals/<goal:reference>/trace/<span:span_id>/effects",
+        trace.goal_effects,
+        name="goal_effects",
+    ),
     path("spans/<span:span_id>", trace.span_detail, name="span_detail"),
 ]

@@ -1,16 +1,15 @@
 """Pages of the causal trace: what each agent saw and did, and because of what."""
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from goals.access import get_visible_goal
 from goals.models import Goal
+from goals.views.goal_causes import branch, explore, span_view
 from goals.views.goal_detail import goal_page
 from governance.access import NotVisible, Principal, within
 from governance.domain import Permission
@@ -19,35 +18,8 @@ from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Span
 
 PAGE_SIZE = 100
-EFFECTS_SHOWN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class SpanView:
-    """One span with what a page says of it."""
-
-    span: Span
-    kind: str  # "observation" | "action" | "span"
-    value: str  # what an observation saw, "" for others
-    milliseconds: float
-
-    @property
-    def attributes(self) -> str:
-        return json.dumps(dict(self.span.attributes), indent=1, ensure_ascii=False, default=str)
-
-
-def span_view(span: Span) -> SpanView:
-    """The span as the page names it."""
-    seen: Any = span.attributes.get("observation.value")
-    text = ""
-    if seen is not None:
-        name = span.attributes.get("observation.metric", "")
-        aggregate = span.attributes.get("observation.aggregate", "")
-        unit = span.attributes.get("observation.unit", "")
-        text = f"{aggregate} {name} {seen:.4g} {unit}" if isinstance(seen, int | float) else ""
-    kind = "observation" if span.is_observation else "action" if span.is_action else "span"
-    spent = (span.end_at - span.start_at).total_seconds() * 1000
-    return SpanView(span, kind, text.strip(), spent)
+CHANGES_SHOWN = 100
+TARGET_MAX = 200  # characters of what was changed
 
 
 @require_GET
@@ -55,32 +27,45 @@ def span_view(span: Span) -> SpanView:
 def goal_trace(request: HttpRequest, reference: str, span_id: str = "") -> HttpResponse:
     """Spans of a Goal by start time; a picked one with its causes and effects."""
     goal = get_visible_goal(session_principal(request), reference)
+    if span_id and request.headers.get("HX-Request"):
+        return goal_page(request, goal, "trace", {"span_id": span_id})
     store = get_telemetry()
     cursor = request.GET.get("cursor", "")
     found = store.goal_spans(goal.namespace, str(goal.uid), cursor=cursor, limit=PAGE_SIZE)
+    target = request.GET.get("changed", "").strip()[:TARGET_MAX]
     context: dict[str, Any] = {
+        "span_id": span_id,
         "spans": [span_view(span) for span in found.spans],
         "next_cursor": found.next_cursor,
         "cursor": cursor,
-        "picked": None,
+        "explored": explore(goal, _span_of(goal, span_id)) if span_id else None,
+        "target": target,
+        "changes": [
+            (span_view(span), span.owner.goal_uid == str(goal.uid))
+            for span in store.who_changed(goal.namespace, target, limit=CHANGES_SHOWN)
+        ]
+        if target
+        else [],
     }
-    if span_id:
-        context |= _picked(goal, span_id)
     return goal_page(request, goal, "trace", context)
 
 
-def _picked(goal: Goal, span_id: str) -> dict[str, Any]:
-    store = get_telemetry()
-    span = store.span(goal.namespace, span_id)
+@require_GET
+def goal_effects(request: HttpRequest, reference: str, span_id: str) -> HttpResponse:
+    """The direct effects of a span from `?offset=` on: a piece of the explorer's tree."""
+    goal = get_visible_goal(session_principal(request), reference)
+    _span_of(goal, span_id)
+    offset = request.GET.get("offset", "0")
+    found = branch(goal, span_id, offset=int(offset) if offset.isdigit() and len(offset) < 6 else 0)
+    return render(request, "goals/_gbranch.html", {"goal": goal, "branch": found})
+
+
+def _span_of(goal: Goal, span_id: str) -> Span:
+    """A span of the Goal, or of its namespace where it is an effect of it. Raises NotVisible."""
+    span = get_telemetry().span(goal.namespace, span_id)
     if span is None or span.owner.goal_uid != str(goal.uid):
         raise NotVisible(f"There is no span {span_id!r} of {goal} that you may see.")
-    causes = store.causes(goal.namespace, span_id)
-    effects = store.effects(goal.namespace, span_id, limit=EFFECTS_SHOWN)
-    return {
-        "picked": span_view(span),
-        "causes": [span_view(one) for one in causes if one.span_id != span_id],
-        "effects": [span_view(one) for one in effects if one.span_id != span_id],
-    }
+    return span
 
 
 @require_GET
