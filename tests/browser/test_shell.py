@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import Person, chromium
+from tests.browser.axe import Axe
+from tests.browser.chromium import PHONE, Person, chromium
 from tests.browser.site import Site, site
 from tests.console.real_tower import eventually
 
@@ -212,6 +213,42 @@ def test_a_time_range_narrows_and_stays_in_the_permalink(ada: Person) -> None:
     group.get_by_role("button", name="Show").click()
     ada.sees("No record that you may see matches")
     assert "from=2001-01-01" in ada.page.url
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_dialogs_and_filters_break_no_rule_of_accessibility(
+    browser: Any, console: Site, theme: str
+) -> None:
+    one = console.person(browser, "ada", screen=PHONE)
+    one.page.emulate_media(color_scheme=theme)
+    one.go(f"/goals/{console.facts['goal']}/journal")
+    axe = Axe(one.page)
+    axe.load()
+    press = one.page.keyboard.press
+
+    def rules() -> list[str]:
+        assert one.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        return axe.violations()
+
+    press("/")
+    one.page.keyboard.type("-l colour=red")
+    assert rules() == []
+    press("Control+k")
+    one.page.get_by_role("option").first.wait_for()
+    assert rules() == []
+    press("Escape")
+    one.page.locator("main h1").click()
+    press("?")
+    one.page.get_by_role("dialog", name="Keyboard").wait_for()
+    assert rules() == []
+    press("Escape")
+    one.go("/tokens")
+    axe.load()
+    one.page.locator("form[data-confirm] button").first.click()
+    one.page.locator("#confirm[open]").wait_for()
+    assert rules() == []
+    assert one.complaints == []
+    one.page.context.close()
 
 
 def test_each_page_loads_little_script_first(browser: Any, console: Site) -> None:
