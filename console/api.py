@@ -27,6 +27,7 @@ from agents.services.identity import (
 from console.problems import problem_response
 from console.throttling import LoginThrottled, check_login_allowed, note_login
 from goals.api import router as goals_router
+from goals.gpus_api import router as gpus_router
 from goals.services.apply import GoalConflict
 from goals.services.ledger import KeyReused, LedgerError, NoAccount, NotCovered
 from goals.services.releases import (
@@ -79,6 +80,7 @@ api.add_router("/evidence", evidence_router)
 api.add_router("/bundles", policy_router)
 api.add_router("", goals_router)
 api.add_router("", steer_router)
+api.add_router("", gpus_router)
 api.add_router("", agents_router)
 api.add_router("", governance_router)
 api.add_router("", people_router)

@@ -310,6 +310,74 @@ USERS = Resource(
     ),
 )
 
+
+def _share(row: Row) -> str:
+    return UNKNOWN if row["utilisation"] is None else f"{100 * row['utilisation']:.0f} %"
+
+
+def _memory(row: Row) -> str:
+    if row["memory_used_bytes"] is None:
+        return UNKNOWN
+    return f"{size(row['memory_used_bytes'])} of {size(row['memory_total_bytes'])}"
+
+
+def _holder(row: Row) -> str:
+    """Who holds a GPU; "held" where the holder is not for this person to see."""
+    holder = row["holder"]
+    if holder is None:
+        return "held" if row["is_held"] else NONE
+    return f"{holder['namespace']}/{holder['goal'] or holder['goal_uid']}/{holder['task']}"
+
+
+def _idle(row: Row) -> str:
+    """Since when a GPU is held for nothing and what that costs."""
+    waste = row["waste"]
+    if waste is None:
+        return NONE
+    return f"{waste['why']} {waste['seconds'] / 60:.0f} min, {usd(waste['micro_usd'])}"
+
+
+def _heat(row: Row) -> str:
+    return UNKNOWN if row["temperature_c"] is None else f"{row['temperature_c']} C"
+
+
+def _holding(name: str) -> Callable[[Row], str]:
+    return lambda row: row["holder"][name] if row["holder"] else ""
+
+
+GPUS = Resource(
+    kind="gpu",
+    plural="gpus",
+    path="/gpus",
+    key=_text("id"),
+    filters={"state": "show"},
+    is_namespaced=False,
+    columns=(
+        Column("NODE", _text("node")),
+        Column("GPU", _text("id")),
+        Column("KIND", _text("kind")),
+        Column("SOURCE", lambda row: "measured" if row["is_measured"] else "declared"),
+        Column("STATE", _text("state")),
+        Column("BUSY", _share, is_moving=True),
+        Column("MEMORY", _memory, is_moving=True),
+        Column("HELD-BY", _holder),
+        Column("IDLE-BUT-HELD", _idle, is_moving=True),
+        _age("sampled_at", title="READ"),
+        Column("NAME", _text("name"), is_wide=True),
+        Column("AGENT", _holding("agent"), is_wide=True),
+        Column(
+            "MODEL",
+            lambda row: ", ".join(
+                f"{model['name']}@{short_digest(model['digest'])}"
+                for model in (row["holder"] or {"models": ()})["models"]
+            ),
+            is_wide=True,
+        ),
+        Column("HEAT", _heat, is_wide=True, is_moving=True),
+        Column("MARKS", lambda row: ", ".join(m["word"] for m in row["marks"]), is_wide=True),
+    ),
+)
+
 RESOURCES = (
     GOALS,
     AGENTS,

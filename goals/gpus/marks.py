@@ -52,6 +52,6 @@ def _xid_marks(row: GpuDevice, now: dt.datetime) -> Iterable[Mark]:
         counts[one["code"]] = counts.get(one["code"], 0) + 1
     for code, count in counts.items():
         times = f", {count} times" if count > 1 else ""
-        word = XID_WORDS.get(code, "see NVIDIA's list of XID errors")
+        word = XID_WORDS.get(code, "NVIDIA's list of XID errors says what it means")
         tone = "warning" if code in PROGRAM_XIDS else "danger"
-        yield Mark(tone, "⚡", f"XID {code}{times}", f"XID {code}: {word}.")
+        yield Mark(tone, "⚡", f"XID {code}{times}", f"{word[0].upper()}{word[1:]}.")

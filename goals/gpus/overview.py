@@ -88,7 +88,11 @@ def _block(node: str, squares: list[_Square], *, is_stale: bool) -> Block:
         width=min(columns, len(squares)) * PITCH,
         height=-(-len(squares) // columns) * PITCH,
         boxes=_path(f"M{x},{y}h{SIDE}v{SIDE}h-{SIDE}z" for x, y, _ in places),
-        busy=_path(_bar(x, y, s.utilisation) for x, y, s in places if s.utilisation is not None),
+        busy=_path(
+            _bar(x, y, s.utilisation)
+            for x, y, s in places
+            if s.utilisation is not None and not s.is_trouble  # or the cross could not be seen
+        ),
         held=_path(
             f"M{x + 3},{y + 3}h4v4h-4z"
             for x, y, s in places

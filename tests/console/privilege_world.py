@@ -46,6 +46,7 @@ from tests.console.privileges import (
     ROLES,
     VIEW_TOKEN,
 )
+from tests.goals.gpu_fleet import card, report
 from tests.towers import AGENT as AGENT_MANIFEST
 from tests.towers import Tower
 
@@ -94,6 +95,8 @@ class World:
             "username": "nobody",
             "name": "tuner" if parts[0] == "agents" else "starter",
             "number": "1",
+            "node": "n1",
+            "device": card(1).id,
             "version": "1",
         }[name]
 
@@ -105,6 +108,7 @@ def make_world(tower: Tower) -> World:
     )[0]
     document["spec"]["scope"]["artifacts"] = ["file", "evidence"]
     register_agent(parse_agent(document), actor=tower.admin.actor)
+    report("n1", card(1))
     goal = tower.apply("rogue", agents="tuner", budget="30 GPU-seconds").goal
     tower.reconcile(goal)
     tower.reconcile(goal)

@@ -63,6 +63,7 @@ OPEN: Final = Rule(EVERY_ROLE, is_open=True, agent=OK)
 SIGNED_IN: Final = Rule(EVERY_ROLE, elsewhere=OK, roleless=OK)  # one's own, or filtered by rights
 ALSO_AGENTS: Final = replace(SIGNED_IN, agent=OK)
 VIEW: Final = Rule(EVERY_ROLE)
+VIEW_ANYWHERE: Final = replace(VIEW, elsewhere=OK)
 VIEW_OR_AGENT: Final = Rule(EVERY_ROLE, agent=OK)
 VIEW_NAMED: Final = Rule(EVERY_ROLE, elsewhere=FORBIDDEN, roleless=FORBIDDEN)  # says a namespace
 OPERATE: Final = Rule(_roles(Role.OPERATOR, Role.ADMIN))
@@ -175,6 +176,9 @@ TABLE: Final = (
         form=lambda world: {**_answer(world), "decision": "deny"},
     ),
     # --- Agents
+    # --- GPUs: cards are everybody's who may see any namespace; who holds them is told by namespace
+    row("GET", "gpus", SIGNED_IN),
+    row("GET", "gpus/<str:node>/<path:device>", VIEW_ANYWHERE),
     row("GET", "agents", SIGNED_IN),
     row("GET", "attempts/<uuid:uid>", VIEW),
     # --- Policies
@@ -273,6 +277,7 @@ TABLE: Final = (
         json={"unit": "tokens", "amount": 1, "key": "k"},
     ),
     row("PUT", "api/v1/self/outputs/<name>", AT_WORK, json={"value": 1}, path={"name": "tuned"}),
+    row("GET", "api/v1/gpus", SIGNED_IN),
     row("GET", "api/v1/agents", SIGNED_IN),
     row("GET", "api/v1/attempts", SIGNED_IN),
     row("GET", "api/v1/attempts/<uid>", VIEW),

@@ -18,6 +18,7 @@ from console.cli.resources import RESOURCES
 from goals.models import Goal
 from governance.models import JournalRecord
 from tests.console.cli_runs import ROOT, Cli, cli_of, doorbell, paused_goal, release
+from tests.goals.gpu_fleet import card, report
 from tests.towers import Tower
 
 __all__ = ["cli_of", "doorbell"]
@@ -45,6 +46,7 @@ def test_every_kind_in_every_form(tower: Tower, cli_of: Callable[..., Cli]) -> N
     admin.good("price", "set", "gpu", "H100", "2.50 USD")
     admin.push("tiny")
     release(admin)
+    report("n1", card(1))
     for resource in RESOURCES:
         forms = {form: admin.good("get", resource.plural, "-o", form) for form in FORMS}
         listed = json.loads(forms["json"])

@@ -76,7 +76,7 @@ class _View:
     help="At most that many rows, the newest; 0 is all.",
 )
 @click.option("--goal", help="Of this Goal only.")
-@click.option("--state", help="In this state only (attempts, approvals).")
+@click.option("--state", help="In this state only (attempts, approvals, gpus).")
 @click.option("--phase", help="In this phase only (goals).")
 @click.option("--outcome", help="With this outcome only (decisions).")
 @click.option("--action", help="Of this action only (journal).")
