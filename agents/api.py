@@ -25,6 +25,7 @@ from agents.schemas import (
     ArtifactOut,
     ArtifactRow,
     AttemptOut,
+    DriftOut,
     EvidenceIn,
     ExchangeIn,
     IdentityOut,
@@ -40,11 +41,13 @@ from agents.selectors import (
     visible_attempts,
 )
 from agents.services.attempts import record_output, scope_of
+from agents.services.drift import drift_of
 from agents.services.identity import (
     IssuedIdentity,
     exchange_join_token,
     renew_identity,
     renewal_claims,
+    revoke_agent_identities,
     revoke_identity,
 )
 from governance.access import NotAllowed, NotVisible, narrowed_by, within
@@ -434,6 +437,55 @@ def revoke(request: HttpRequest, uid: UUID, payload: RevokeIn) -> Attempt:
     revoke_identity(attempt, reason=payload.reason, actor=principal.actor)
     attempt.refresh_from_db()
     return attempt
+
+
+class RevokedOut(Schema):
+    """How many identities ended."""
+
+    revoked: int
+
+
+def _visible_agent(request: HttpRequest, namespace: str, name: str) -> Agent:
+    found = Agent.objects.filter(within(caller_of(request).person, Permission.VIEW))
+    agent = found.filter(namespace=namespace, name=name).first()
+    if agent is None:
+        raise NotVisible(f"There is no agent {namespace}/{name} that you may see.")
+    return agent
+
+
+@router.get("/agents/{namespace}/{name}", response=AgentOut)
+def get_agent(request: HttpRequest, namespace: str, name: str) -> Agent:
+    """One agent, retired ones too."""
+    return _visible_agent(request, namespace, name)
+
+
+@router.get("/agents/{namespace}/{name}/drift", response=list[DriftOut])
+def get_agent_drift(request: HttpRequest, namespace: str, name: str) -> list[dict[str, Any]]:
+    """What each running attempt does otherwise than the registration says now."""
+    return [
+        {
+            "attempt": one.attempt.uid,
+            "generation": one.generation,
+            "differences": [
+                {"what": d.what, "running": d.running, "registered": d.registered}
+                for d in one.differences
+            ],
+            "recalled": [d.digest for d in one.digests if d.standing == "recalled"],
+        }
+        for one in drift_of(_visible_agent(request, namespace, name))
+    ]
+
+
+@router.post("/agents/{namespace}/{name}/revoke", response=RevokedOut)
+def revoke_agent(
+    request: HttpRequest, namespace: str, name: str, payload: RevokeIn
+) -> dict[str, int]:
+    """Revoke the identities of everything that runs of an agent, at once."""
+    agent = _visible_agent(request, namespace, name)
+    principal = caller_of(request).person
+    principal.require(Permission.OPERATE, namespace=agent.namespace)
+    revoked = revoke_agent_identities(agent, reason=payload.reason, actor=principal.actor)
+    return {"revoked": revoked}
 
 
 def self_document(attempt: Attempt) -> dict[str, Any]:

@@ -166,3 +166,22 @@ class IssuedSvid(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} SVID {self.serial}"
+
+
+class AgentRevision(models.Model):
+    """One generation of an agent's registration, kept when the next takes its place."""
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="revisions")
+    generation = models.PositiveIntegerField()
+    manifest = models.JSONField()
+    registered_by = models.CharField(max_length=512)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-generation"]
+        constraints = [
+            models.UniqueConstraint(fields=["agent", "generation"], name="revision_once_per_agent")
+        ]
+
+    def __str__(self) -> str:
+        return f"generation {self.generation} of {self.agent_id}"

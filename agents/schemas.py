@@ -150,3 +150,20 @@ class AttemptOut(Schema):
     finished_at: dt.datetime | None
     identity_revoked_at: dt.datetime | None
     identity_revoked_reason: str
+
+
+class DifferenceOut(Schema):
+    """One thing that runs otherwise than it is registered."""
+
+    what: str
+    running: str
+    registered: str
+
+
+class DriftOut(Schema):
+    """A running attempt against the registration now; `recalled` digests it has read."""
+
+    attempt: UUID
+    generation: int | None
+    differences: list[DifferenceOut]
+    recalled: list[str]

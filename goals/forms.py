@@ -17,6 +17,17 @@ class GoalFilter(forms.Form):
         required=False, choices=[("", "Any phase"), *((p.value, p.value) for p in Phase)]
     )
     namespace = forms.CharField(required=False, max_length=63)
+    agent = forms.CharField(required=False, max_length=63)
+    sort = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("", "Newest first"),
+            ("oldest", "Oldest first"),
+            ("name", "By name"),
+            ("phase", "By phase"),
+            ("requester", "By requester"),
+        ],
+    )
 
 
 class ManifestForm(forms.Form):
@@ -83,4 +94,13 @@ class RollbackForm(forms.Form):
     reason = forms.CharField(
         max_length=REASON_MAX,
         error_messages={"required": "Say why, in a sentence; it is kept with the release."},
+    )
+
+
+class RevokeForm(forms.Form):
+    """Why an identity ends."""
+
+    reason = forms.CharField(
+        max_length=255,  # the column's
+        error_messages={"required": "Say why, in a sentence; it is kept in the journal."},
     )

@@ -6,7 +6,7 @@ from enum import StrEnum
 from django.utils import timezone
 
 from agents.domain.manifest import AgentManifest
-from agents.models import Agent
+from agents.models import Agent, AgentRevision
 from governance.services.journal import append_record, journaled
 from lineage.domain import Actor
 
@@ -58,6 +58,12 @@ def register_agent(manifest: AgentManifest, *, actor: Actor) -> Registered:
                 retired_at=None,
             )
             agent.refresh_from_db()
+        AgentRevision.objects.create(
+            agent=agent,
+            generation=agent.generation,
+            manifest=document,
+            registered_by=actor.id,
+        )
         append_record(
             action=f"agent.{outcome.value}",
             actor=actor,

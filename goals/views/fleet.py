@@ -13,6 +13,7 @@ from agents.cluster import get_cluster
 from agents.cluster.base import ClusterError
 from agents.models import Attempt, IssuedSvid
 from agents.selectors import visible_agents, visible_attempts
+from goals.agent_pages import pulses
 from goals.models import Goal, LedgerEntry
 from goals.pages import gpu_sources, metering_word
 from governance.access import NotVisible
@@ -58,8 +59,14 @@ def agent_list(request: HttpRequest) -> HttpResponse:
     for attempt in recent[: PAGE_SIZE * 20]:
         if len(newest[attempt.agent_id]) < LAST_ATTEMPTS:
             newest[attempt.agent_id].append(attempt)
+    beating = pulses(agents)
     rows = [
-        (agent, agent.manifest.get("spec", {}).get("scope", {}), newest[agent.pk])
+        (
+            agent,
+            agent.manifest.get("spec", {}).get("scope", {}),
+            newest[agent.pk],
+            beating[agent.pk],
+        )
         for agent in agents
     ]
     context = {"page": page, "rows": rows, "filter": chosen, "nav": "agents"}

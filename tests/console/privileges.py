@@ -91,6 +91,9 @@ OWN_SECRET: Final = Rule(
     frozenset(), refused=SIGN_IN, elsewhere=SIGN_IN, roleless=SIGN_IN, agent=SIGN_IN
 )
 OPERATE_ANYWHERE: Final = replace(OPERATE, elsewhere=OK, roleless=FORBIDDEN)
+# The chain is one over every namespace: whoever audits anywhere may have it verified.
+AUDIT_ANYWHERE: Final = Rule(_roles(Role.AUDITOR, Role.ADMIN), elsewhere=OK, roleless=FORBIDDEN)
+ANY_ROLE: Final = Rule(EVERY_ROLE, elsewhere=OK, roleless=FORBIDDEN)
 AT_WORK: Final = Rule(
     frozenset(), elsewhere=FORBIDDEN, roleless=FORBIDDEN, agent=OK
 )  # agents with their JWT-SVID
@@ -180,7 +183,10 @@ TABLE: Final = (
     row("GET", "gpus", SIGNED_IN),
     row("GET", "gpus/<str:node>/<path:device>", VIEW_ANYWHERE),
     row("GET", "agents", SIGNED_IN),
+    row("GET", "agents/<str:namespace>/<str:name>", VIEW),
+    row("POST", "agents/<str:namespace>/<str:name>/revoke", OPERATE, form=REASON),
     row("GET", "attempts/<uuid:uid>", VIEW),
+    row("POST", "attempts/<uuid:uid>/revoke", OPERATE, form=REASON),
     # --- Policies
     row("GET", "policies", SIGNED_IN),
     row("GET", "policies/new", AUTHOR_POLICY),
@@ -215,6 +221,13 @@ TABLE: Final = (
     row("GET", "lineage", SIGNED_IN),
     row("GET", "lineage/names", SIGNED_IN),
     # --- Journal
+    row("GET", "audit", SIGNED_IN),
+    row("GET", "audit/names", SIGNED_IN),
+    row("POST", "audit/check", AUDIT_ANYWHERE),
+    row("GET", "audit/verify", ANY_ROLE),
+    row("POST", "audit/verify", ANY_ROLE, form={}),
+    row("GET", "audit/packs", SIGNED_IN),
+    row("POST", "audit/packs/<goal:reference>", VIEW),
     row("GET", "journal", SIGNED_IN),
     row("GET", "journal/<int:seq>", VIEW),
     row("GET", "decisions/<uuid:uid>", VIEW),
@@ -279,6 +292,9 @@ TABLE: Final = (
     row("PUT", "api/v1/self/outputs/<name>", AT_WORK, json={"value": 1}, path={"name": "tuned"}),
     row("GET", "api/v1/gpus", SIGNED_IN),
     row("GET", "api/v1/agents", SIGNED_IN),
+    row("GET", "api/v1/agents/<namespace>/<name>", VIEW),
+    row("GET", "api/v1/agents/<namespace>/<name>/drift", VIEW),
+    row("POST", "api/v1/agents/<namespace>/<name>/revoke", OPERATE, json=REASON),
     row("GET", "api/v1/attempts", SIGNED_IN),
     row("GET", "api/v1/attempts/<uid>", VIEW),
     row("GET", "api/v1/attempts/<uid>/output", VIEW),
