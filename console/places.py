@@ -31,7 +31,7 @@ PLACES: Final = (
     Place("approvals", "Approvals", "approval_list", "a"),
     Place("agents", "Agents", "agent_list", "e"),
     Place("policies", "Policies", "policy_list", "p"),
-    Place("releases", "Releases", "release_list", "r"),
-    Place("journal", "Journal", "record_list", "j"),
+    Place("lineage", "Lineage", "lineage", "l"),
+    Place("audit", "Audit", "audit", "j"),
     Place("people", "People", "people_list", "u"),
 )

@@ -1,7 +1,6 @@
 """Reads of the provenance graph: what lies around some nodes, bounded whatever its size."""
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -112,7 +111,7 @@ class Neighbourhood:
     steps: dict[NodeRef, int] = field(default_factory=dict)
     edges: dict[int, Edge] = field(default_factory=dict)
     hidden: dict[NodeRef, int] = field(default_factory=dict)
-    unexplored: set[NodeRef] = field(default_factory=set)  # beyond the depth: may have edges
+    unexplored: set[NodeRef] = field(default_factory=set)  # they have edges beyond the depth
     is_cut: bool = False  # the limit on nodes was reached
 
 
@@ -235,20 +234,12 @@ def _count(group: _Group, walk: Walk) -> int:
 
 
 def _join(found: Neighbourhood, walk: Walk) -> None:
-    """Edges between nodes at the rim that no node was asked for."""
-    rim = [node for node in found.unexplored if node.kind in _AS_SOURCE]
-    groups = [
-        group
-        for node in rim
-        for group in _groups(node, Walk(walk.namespace, relations=walk.relations))
-        if group.is_source
-    ]
-    for _, edges in _read(groups, walk):
+    """Edges between nodes at the rim, and which of these have others that are not drawn."""
+    groups = [group for node in found.unexplored for group in _groups(node, walk)]
+    found.unexplored = set()
+    for group, edges in _read(groups, walk):
         for edge in edges:
-            if all(end in found.steps for end in ends(edge)):
+            if _other(edge, group) in found.steps:
                 found.edges[edge.pk] = edge
-
-
-def kinds_of(nodes: Iterable[NodeRef]) -> Counter[NodeKind]:
-    """How many nodes of each kind."""
-    return Counter(node.kind for node in nodes)
+            else:
+                found.unexplored.add(group.node)

@@ -26,7 +26,9 @@ NEIGHBOURS = 1000  # records a clock that was set back may have put out of order
 SUGGESTED_MAX = 12
 RECENT = 2000  # newest records whose actors and objects are suggested
 HASH = re.compile(r"[0-9a-f]{1,64}")
-TOKEN = re.compile(r'(?P<minus>-?)(?:(?P<key>[A-Za-z]+):)?(?P<value>"[^"]*"|\S+)')
+TOKEN = re.compile(
+    r'(?P<minus>-?)(?:(?P<key>[A-Za-z]+):(?P<value>"[^"]*"?|\S*)|(?P<word>"[^"]*"?|\S+))'
+)
 KEYS: Final = {
     "actor": "who did it: a user name, an agent, or human, agent, system",
     "action": "what was done, e.g. goal.created, or goal.* for all about Goals",
@@ -120,13 +122,13 @@ def parse_terms(text: str) -> list[Term]:
 
 
 def _term(match: re.Match[str]) -> Term:
-    key, value = (match["key"] or "").lower(), match["value"]
+    key = (match["key"] or "").lower()
+    value = match["value"] if key else match["word"]
     is_negated = bool(match["minus"])
     term = Term(key, value.strip('"'), is_negated, match.start(), match.end())
     if value.startswith('"') and (len(value) == 1 or not value.endswith('"')):
         raise SearchInvalid("The quotation mark is not closed.", start=term.start, end=term.end)
     if not key:
-        # A word with a colon that is no qualifier of ours is a word all the same.
         return term
     if key not in KEYS:
         close = difflib.get_close_matches(key, KEYS, n=2, cutoff=0.6)
@@ -172,15 +174,16 @@ def search_records(
     visible: QuerySet[JournalRecord],
     search: JournalSearch,
     *,
+    journal_size: int,
     sees_all: bool,
     before: int | None = None,
     size: int = PAGE_SIZE,
 ) -> RecordPage:
-    """One page of what a person may see, newest first, `before` a record number.
+    """One page of what a person may see of `journal_size` records, newest first, `before` one.
 
     Where no index helps, at most SCANNED_MAX records are looked at, and `older` goes on there.
     """
-    high = _highest(search, before)
+    high = _highest(search, journal_size, before)
     low = search.low
     is_bounded = not search.is_indexed(sees_all=sees_all) and bool(search.conditions)
     if is_bounded:
@@ -196,19 +199,21 @@ def search_records(
 
 
 def matching_records(
-    visible: QuerySet[JournalRecord], search: JournalSearch, *, before: int | None = None
+    visible: QuerySet[JournalRecord],
+    search: JournalSearch,
+    *,
+    journal_size: int,
+    before: int | None = None,
 ) -> QuerySet[JournalRecord]:
     """Everything a search finds among the newest SCANNED_MAX records it is bound to."""
-    high = _highest(search, before)
+    high = _highest(search, journal_size, before)
     low = max(search.low, high - SCANNED_MAX) if search.conditions else search.low
     return _between(visible, search, low, high).order_by("-seq")
 
 
-def _highest(search: JournalSearch, before: int | None) -> int:
+def _highest(search: JournalSearch, journal_size: int, before: int | None) -> int:
     """One past the newest record number to look at."""
-    head = JournalHead.objects.first()
-    size = head.size if head else 0
-    return min(one for one in (size, search.high, before) if one is not None)
+    return min(one for one in (journal_size, search.high, before) if one is not None)
 
 
 def _between(
