@@ -3,7 +3,6 @@
 from http import HTTPStatus
 from typing import Any
 
-from django.core.paginator import Paginator
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -13,6 +12,7 @@ from django.views.decorators.vary import vary_on_headers
 from goals.access import visible_goals
 from goals.forms import GoalFilter
 from goals.pages import account_views, objective_view
+from goals.views.goal_cursor import cursor_page
 from goals.views.goal_form import may_operate
 from governance.domain import Permission
 from governance.export import table_export
@@ -20,7 +20,14 @@ from governance.row_filter import row_filter
 from governance.sessions import session_principal
 from governance.time_range import time_range
 
-PAGE_SIZE = 50
+# By the words of `?sort=`: the column and whether the greatest comes first.
+SORTS = {
+    "": ("created_at", True),
+    "oldest": ("created_at", False),
+    "name": ("name", False),
+    "phase": ("phase", False),
+    "requester": ("requested_by", False),
+}
 FILTER_WORDS = ("name", "namespace", "objective", "requested_by")
 FILTER_LABELS = {
     "goal": "name",
@@ -42,7 +49,7 @@ COLUMNS = {
 @require_GET
 @vary_on_headers("HX-Request")
 def goal_list(request: HttpRequest) -> HttpResponse:
-    """Goals, newest first, filtered by text, phase and namespace."""
+    """Goals by cursor, filtered by text, phase, namespace, agent and time, sorted as asked."""
     principal = session_principal(request)
     visible = visible_goals(principal)
     form = GoalFilter(request.GET)
@@ -50,11 +57,13 @@ def goal_list(request: HttpRequest) -> HttpResponse:
     chosen = row_filter(request.GET, words=FILTER_WORDS, labels=FILTER_LABELS)
     asked = time_range(request.GET)
     found = visible.filter(_query(form.cleaned_data)) if form.is_valid() else visible.none()
-    found = chosen.keep(found.filter(asked.q("created_at"))).order_by("-created_at")
+    found = chosen.keep(found.filter(asked.q("created_at")))
+    key, is_descending = SORTS[form.cleaned_data.get("sort", "") if form.is_valid() else ""]
+    found = found.order_by(f"{'-' if is_descending else ''}{key}", "pk")
     if export := table_export(request, name="goals", columns=COLUMNS, rows=found):
         return export
-    page = Paginator(found, PAGE_SIZE).get_page(request.GET.get("page"))
-    goals = list(page.object_list)
+    page = cursor_page(request, found, key=key, is_descending=is_descending)
+    goals = page.object_list
     accounts = account_views(goals)
     spaces = principal.namespaces(Permission.VIEW)
     context = {
@@ -80,4 +89,7 @@ def _query(wanted: dict[str, Any]) -> Q:
         query &= Q(phase=wanted["phase"])
     if wanted["namespace"]:
         query &= Q(namespace=wanted["namespace"])
+    if wanted["agent"]:
+        # Names are kept in quotes in the JSON of the list, which every database can search.
+        query &= Q(spec__agents__icontains=f'"{wanted["agent"]}"')
     return query
