@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 import click
 
 from console.cli.commands.accounts import login, logout, token
-from console.cli.commands.approvals import approve, deny
+from console.cli.commands.approvals import approve, degrade, deny
 from console.cli.commands.evidence import evidence, verify
 from console.cli.commands.get import get
 from console.cli.commands.goals import cancel, delete, describe, pause, resume, wait
+from console.cli.commands.inbox import ask, delegation, inbox, reply
 from console.cli.commands.kill import kill
 from console.cli.commands.logs import logs
 from console.cli.commands.manifests import apply, plan
@@ -82,12 +83,16 @@ def cli(context: click.Context) -> None:
 for command in (
     apply,
     approve,
+    ask,
     cancel,
+    degrade,
+    delegation,
     delete,
     deny,
     describe,
     evidence,
     get,
+    inbox,
     kill,
     lift_recall,
     login,
@@ -99,6 +104,7 @@ for command in (
     user,
     recall,
     release,
+    reply,
     resume,
     rollback,
     token,
