@@ -90,7 +90,7 @@ def take_off(*, agents: int, goals: int, namespaces: int, seed: int = 1) -> list
             namespace=NAMESPACE.format(number % namespaces), name=f"flight-goal-{number}",
             spec={"agents": []}, objective="p99 latency < 120 ms for /checkout",
             phase=PHASES[number % len(PHASES)], requested_by="bench", reconcile_after=far,
-            started_at=now,
+            created_at=now - dt.timedelta(days=1), started_at=now,
             landed_at=now if PHASES[number % len(PHASES)] in ("Satisfied", "Failed") else None,
         )
         for number in range(goals)

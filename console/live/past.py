@@ -27,7 +27,7 @@ from console.live.sources import (
     to_ms,
     tokens_of,
 )
-from goals.domain.states import EntryKind, Phase
+from goals.domain.states import EntryKind
 from goals.models import Account, Goal, LedgerEntry
 from governance.models import Approval, JournalRecord
 
@@ -118,10 +118,16 @@ def _goal_facts(at: dt.datetime, goals: Sequence[Goal]) -> list[GoalFact]:
     accounts: dict[UUID, list[Account]] = {}
     uids = [goal.uid for goal in goals]
     for part in parts(uids):
-        moves = JournalRecord.objects.filter(goal_uid__in=part, action="goal.phase", at__lte=at)
-        for uid, canonical in moves.order_by("seq").values_list("goal_uid", "canonical"):
-            if uid is not None:
-                phases[uid] = json.loads(canonical)["body"]["to"]
+        moves = JournalRecord.objects.filter(goal_uid__in=part, action="goal.phase")
+        rows = moves.order_by("seq").values_list("goal_uid", "canonical", "at")
+        for uid, canonical, moment in rows:
+            if uid is None:
+                continue
+            move = json.loads(canonical)["body"]
+            if moment <= at:
+                phases[uid] = move["to"]
+            else:
+                phases.setdefault(uid, move["from"])
         open_then = Approval.objects.filter(goal_uid__in=part, created_at__lte=at)
         open_then = open_then.filter(Q(decided_at__isnull=True) | Q(decided_at__gt=at)).order_by()
         waiting |= dict(open_then.values_list("goal_uid").annotate(Count("uid")))
@@ -132,7 +138,7 @@ def _goal_facts(at: dt.datetime, goals: Sequence[Goal]) -> list[GoalFact]:
             uid=goal.uid,
             namespace=goal.namespace,
             name=goal.name,
-            phase=phases.get(goal.uid, Phase.DRAFT.value),
+            phase=phases.get(goal.uid, goal.phase),
             waiting=waiting.get(goal.uid, 0),
             changed_ms=to_ms(at),
             tokens=tokens_of(accounts.get(goal.uid, [])),

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 EFFECTIVE_SECONDS: Final = 2.0  # the promise; what has not ended by then is named in the answer
 # The map and the ledger are brought up to date here for so long; the rest is reconciled.
-RECORDING_SECONDS: Final = 2.0
+RECORDING_SECONDS: Final = 1.0
 GENERATIONS_MAX: Final = 10  # of sub-goals
 REASON_CHARACTERS: Final = 500
 LANDING_REASON: Final = "KillSwitch"

@@ -62,6 +62,7 @@ export class FleetFeed {
 
   hear(buffer) {
     if (this.isHeld) return;
+    const began = performance.now();
     let result = null;
     try {
       const frame = decode(buffer);
@@ -78,6 +79,7 @@ export class FleetFeed {
     this.attempts = 0;
     this.ended = "";
     this.judge();
+    result.ms = performance.now() - began;
     if (result.whole || result.slots.length || result.membership || result.goals) this.changed(result);
   }
 

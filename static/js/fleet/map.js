@@ -97,6 +97,7 @@ export class FleetMap {
 
   /** Lay these slots out anew, grouped by a column. */
   show(slots, by) {
+    const began = performance.now();
     this.slots = slots;
     this.by = by;
     this.laidOutAt = performance.now();
@@ -114,6 +115,7 @@ export class FleetMap {
     this.renderer.setPlaces(places);
     if (this.isFitted) this.fit();
     this.isMoved = true;
+    this.layoutMs = performance.now() - began;
     this.changed();
   }
 
@@ -143,7 +145,7 @@ export class FleetMap {
     }
     this.renderer.setLooks(looks, flashed);
     this.movesUntil = this.motion.matches ? performance.now() + FLASH_MS : 0;
-    this.spent = performance.now() - began;
+    this.spent = (this.spent ?? 0) + performance.now() - began; // reading the frame counts, too
     this.draw();
   }
 
@@ -309,8 +311,8 @@ export class FleetMap {
   /** What is to be seen at this distance, for the legend. */
   get level() {
     const { scale } = this.camera;
-    if (scale < BLOCKS_BELOW) return "from far: a block is a group, its bands are the shares of its states";
-    return scale < NAMES_FROM ? "an agent is a shape" : "close: agents with their names and last states";
+    if (scale < BLOCKS_BELOW) return "From far, a block is a group and its bands the shares of its states. Closer";
+    return scale < NAMES_FROM ? "An agent is a shape" : "An agent is a shape with its name and last states";
   }
 
   drawLabels(now) {

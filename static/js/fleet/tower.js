@@ -184,6 +184,7 @@ class FleetTower extends HTMLElement {
     this.text = asked.get("q") ?? "";
     this.wantedRun = asked.get("run") ?? "";
     this.wantedAt = asked.get("at") ?? "";
+    this.keepsChosen = asked.has("chosen");
     this.selection.kept = new Set((asked.get("chosen") ?? "").split(",").filter(Boolean).slice(0, MAX_LINKED));
     this.matcher = parseFilter(this.text);
   }
@@ -194,7 +195,7 @@ class FleetTower extends HTMLElement {
     if (this.text) kept.set("q", this.text);
     if (this.selectedUid) kept.set("run", this.selectedUid);
     const chosen = this.selection.size <= MAX_LINKED ? this.selection.uids() : [];
-    if (chosen.length && chosen.join() !== this.selectedUid) kept.set("chosen", chosen.join());
+    if (this.selectedUid ? chosen.join() !== this.selectedUid : chosen.length) kept.set("chosen", chosen.join());
     if (this.past.at !== null) kept.set("at", this.past.text);
     const query = kept.toString();
     history.replaceState(null, "", query ? `?${query}` : location.pathname);
@@ -238,9 +239,9 @@ class FleetTower extends HTMLElement {
   }
 
   changed(result) {
-    const began = performance.now();
+    this.map.spent = (this.map.spent ?? 0) + (result.ms ?? 0);
     if (result.whole) {
-      if (this.selectedUid) this.wantedRun = this.selectedUid; // its slot may be another one now
+      if (this.selectedUid) [this.wantedRun, this.keepsChosen] = [this.selectedUid, true]; // its slot may be another one now
       this.map.selected = -1;
       if (this.selection.restore()) this.showChosen();
       this.relayout(true);
@@ -250,7 +251,6 @@ class FleetTower extends HTMLElement {
     if (!this.stripsDue) {
       this.stripsDue = setTimeout(() => this.showWords(), STRIPS_MS);
     }
-    this.scriptMs = performance.now() - began;
   }
 
   showWords() {
@@ -267,8 +267,7 @@ class FleetTower extends HTMLElement {
     const slot = this.store.slotOf(this.wantedRun);
     if (slot >= 0) {
       this.wantedRun = "";
-      // What is chosen besides stays so.
-      setTimeout(() => this.pick(slot, { isMore: true, isStep: true }));
+      setTimeout(() => this.pick(slot, { isKept: this.keepsChosen }));
     }
   }
 
@@ -294,9 +293,10 @@ class FleetTower extends HTMLElement {
   }
 
   /** An agent comes into focus, and is chosen: alone, in addition, or with all in between. */
-  pick(slot, { isMore = false, isRange = false, isToggle = false, isStep = false } = {}) {
+  pick(slot, { isMore = false, isRange = false, isToggle = false, isStep = false, isKept = false } = {}) {
     const { selection } = this;
-    if (isRange && slot >= 0) selection.range(slot, this.map.layout.order);
+    if (isKept) selection.anchor = slot; // only the focus moves
+    else if (isRange && slot >= 0) selection.range(slot, this.map.layout.order);
     else if (isToggle || (isMore && !isStep)) selection.toggle(slot);
     else if (isMore) selection.add([slot]);
     else {

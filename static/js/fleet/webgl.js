@@ -55,8 +55,8 @@ void main() {
     alpha = max(alpha, (1.0 - smoothstep(0.0, 0.08 + edge, ring)) * fresh);
   }
   if ((what.z & 2) == 2) { // chosen
-    float box = abs(max(abs(p.x), abs(p.y)) - 0.9);
-    float drawn = 1.0 - smoothstep(1.6 * edge, 2.8 * edge, box);
+    float box = abs(max(abs(p.x), abs(p.y)) - 0.92);
+    float drawn = 1.0 - smoothstep(0.5 * edge, 1.1 * edge, box);
     if (size < 6.0) drawn = 0.75;
     tint = mix(tint, accent, drawn);
     alpha = max(alpha, drawn);
