@@ -67,7 +67,7 @@ def _goals(principal: Principal, text: str) -> Iterator[Entry]:
 
 def _agents(principal: Principal, text: str) -> Iterator[Entry]:
     for agent in visible_agents(principal).filter(name__icontains=text)[:PER_KIND]:
-        url = f"{reverse('agent_list')}?q={agent.name}#agent-{agent.uid}"
+        url = reverse("agent_detail", args=[agent.namespace, agent.name])
         yield Entry("Agent", agent.name, f"{agent.namespace} · {agent.role}", url)
 
 
