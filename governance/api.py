@@ -1,4 +1,4 @@
-"""API of governance: decisions, journal, bundles, tokens, and approvals to read."""
+"""API of governance: decisions, journal, bundles, tokens."""
 
 import datetime as dt
 from typing import Any
@@ -14,17 +14,13 @@ from governance.access import (
     NotAllowed,
     NotVisible,
     Principal,
-    get_visible_approval,
     narrowed_by,
-    visible_approvals,
     visible_decisions,
     visible_records,
 )
-from governance.domain import ApprovalInvalid
-from governance.models import ApiToken, Approval, BundleVersion, Checkpoint, Decision, JournalRecord
+from governance.approval_api import approval_router
+from governance.models import ApiToken, BundleVersion, Checkpoint, Decision, JournalRecord
 from governance.schemas import (
-    AnswerIn,
-    ApprovalOut,
     BundleOut,
     DecisionOut,
     NewTokenOut,
@@ -32,10 +28,10 @@ from governance.schemas import (
     TokenIn,
     TokenOut,
 )
-from governance.services.approvals import decide_approval
 from governance.services.tokens import create_token, revoke_token
 
 router = Router(tags=["governance"])
+router.add_router("", approval_router)
 
 
 def _person(request: HttpRequest) -> Principal:
@@ -44,53 +40,6 @@ def _person(request: HttpRequest) -> Principal:
     if principal is None:
         raise NotAllowed("An agent may not do this; it is for people.")
     return principal
-
-
-@router.get("/approvals", response=list[ApprovalOut])
-@paginate(CursorPagination, ordering=("-created_at",))
-def list_approvals(
-    request: HttpRequest, state: str = "", namespace: str = "", goal: UUID | None = None
-) -> QuerySet[Approval]:
-    """Approvals, newest first."""
-    found = visible_approvals(_person(request))
-    return narrowed_by(found, state=state, namespace=namespace, goal_uid=goal)
-
-
-@router.get("/approvals/{uid}", response=ApprovalOut)
-def get_approval(request: HttpRequest, uid: UUID) -> Approval:
-    """One approval."""
-    return get_visible_approval(_person(request), uid)
-
-
-@router.post("/approvals/{uid}/approve", response=ApprovalOut)
-def approve(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
-    """Approve exactly what was seen, or less of it."""
-    principal = _person(request)
-    approval = get_visible_approval(principal, uid)
-    if payload.grant is not None and approval.kind != "budget":
-        raise ApprovalInvalid("grant: only a budget can be granted in part.")
-    answer: dict[str, Any] = {} if payload.grant is None else {"grant": payload.grant}
-    return decide_approval(
-        approval,
-        principal=principal,
-        approve=True,
-        reason=payload.reason,
-        request_digest=payload.request_digest,
-        answer=answer,
-    )
-
-
-@router.post("/approvals/{uid}/deny", response=ApprovalOut)
-def deny(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
-    """Deny what was seen."""
-    principal = _person(request)
-    return decide_approval(
-        get_visible_approval(principal, uid),
-        principal=principal,
-        approve=False,
-        reason=payload.reason,
-        request_digest=payload.request_digest,
-    )
 
 
 @router.get("/decisions", response=list[DecisionOut])

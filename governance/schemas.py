@@ -1,50 +1,11 @@
 """Shapes of the governance API."""
 
 import datetime as dt
-import json
 from typing import Any
 from uuid import UUID
 
 from ninja import Schema
 from pydantic import Field
-
-
-class ApprovalOut(Schema):
-    """An approval with its facts; `value` of a fact is null when unknown."""
-
-    uid: UUID
-    kind: str
-    namespace: str
-    goal_uid: UUID | None
-    subject_kind: str
-    subject_id: str
-    title: str
-    request: dict[str, Any]
-    request_digest: str
-    facts: list[dict[str, Any]]
-    agent_words: str
-    state: str
-    requested_by: str
-    barred: list[str]
-    created_at: dt.datetime
-    expires_at: dt.datetime
-    decided_at: dt.datetime | None
-    decided_by: str
-    reason: str
-    answer: dict[str, Any]
-
-    @staticmethod
-    def resolve_request(approval: Any) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(approval.request_canonical)
-        return document
-
-
-class AnswerIn(Schema):
-    """An answer; `request_digest` is the digest of what the person saw."""
-
-    reason: str = Field(max_length=2000)
-    request_digest: str = Field(max_length=71)
-    grant: int | None = Field(None, description="approve less: in the unit of the request")
 
 
 class DecisionOut(Schema):

@@ -115,3 +115,59 @@ def test_what_changed_since_it_was_shown_is_not_answered(
     slow.say("y\n")
     slow.until("What you saw is not what is asked now")
     assert slow.end() == 6
+
+
+def test_approve_until_degrade_and_the_inbox(
+    approval: Any, tower: Tower, cli_of: Callable[..., Cli]
+) -> None:
+    cli = cli_of("approver")
+    assert "the paused work is ended" in cli.good("inbox")
+    rows = json.loads(cli.good("inbox", "--mine", "-o", "json"))
+    assert [row["approval"]["uid"] for row in rows] == [str(approval.uid)]
+    for wrong in ("soon", "2026-01-31T18:00:00", "4w"):
+        result = cli.run("approve", str(approval.uid), "--until", wrong, "--reason", "r", "--yes")
+        assert (result.exit_code, "--until" in result.stderr) == (2, True)
+    nothing = cli.run("degrade", str(approval.uid), "--reason", "r", "--yes")
+    assert (nothing.exit_code, "--gpus" in nothing.stderr) == (2, True)
+    result = cli.run(
+        "degrade", str(approval.uid), "--last-iteration", "--until", "4h", "--reason", "enough",
+        stdin="y\n",
+    )  # fmt: skip
+    assert (result.exit_code, "with less (last iteration True)?" in result.stderr) == (0, True)
+    approval.refresh_from_db()
+    assert approval.answer["degrade"] == {"last_iteration": True}
+    assert approval.lapses_at is not None
+
+
+def test_a_question_and_a_reply(approval: Any, cli_of: Callable[..., Cli]) -> None:
+    uid = str(approval.uid)
+    said = cli_of("approver").good("ask", uid, "Why so much?", "--to", "operators")
+    assert said == f"approval/{uid} waits on operators\n"
+    wrong = cli_of("approver").run("ask", uid, "Why?", "--to", "nobody")
+    assert (wrong.exit_code, "to: one of" in wrong.stderr) == (1, True)
+    cli_of("operator").good("reply", uid, "A retry.")
+    assert [one.body for one in approval.messages.all()] == ["Why so much?", "A retry."]
+
+
+def test_a_right_is_lent_used_and_taken_back(
+    approval: Any, tower: Tower, cli_of: Callable[..., Cli]
+) -> None:
+    give = ("delegation", "give", "viewer", "-n", "default", "--until", "2d", "--reason", "Away.")
+    made = json.loads(cli_of("approver").good(*give, "-o", "json"))
+    assert "viewer" in cli_of("auditor").good("delegation", "list")
+    answer = ("approve", str(approval.uid), "--reason", "For her.", "--yes")
+    assert cli_of("viewer").good(*answer) == f"approval/{approval.uid} approved\n"
+    approval.refresh_from_db()
+    assert (approval.decided_by, approval.decided_for) == ("viewer", "approver")
+    ended = cli_of("approver").good("delegation", "revoke", made["uid"])
+    assert ended == f"delegation/{made['uid']} revoked\n"
+
+
+def test_the_first_of_two_is_told_that_another_must_approve(
+    approval: Any, cli_of: Callable[..., Cli]
+) -> None:
+    Approval.objects.update(quorum=2)
+    answer = ("approve", str(approval.uid), "--reason", "r", "--yes")
+    first = cli_of("approver").good(*answer)
+    assert first == f"approval/{approval.uid} signed, 2 must\n"
+    assert cli_of("admin").good(*answer) == f"approval/{approval.uid} approved\n"

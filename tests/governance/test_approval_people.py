@@ -167,7 +167,9 @@ def test_what_is_lent_is_ones_own_visible_bounded_and_to_somebody_who_sees(peopl
             ends_at=timezone.now() + dt.timedelta(days=31),
             reason="Long.",
         )
-    assert visible_delegations(principal(people, "auditor")).count() == 1
+    for role in ("auditor", "admin"):
+        assert visible_delegations(principal(people, role)).count() == 1
+    assert not visible_delegations(approver("far", namespace="other")).exists()
     with pytest.raises(NotAllowed):
         revoke_delegation(principal(people, "auditor"), Delegation.objects.get().uid)
 

@@ -1,7 +1,9 @@
-"""`clearance approve` and `clearance deny`: an answer to exactly what was shown."""
+"""`clearance approve`, `degrade` and `deny`: an answer to exactly what was shown."""
 
+import datetime as dt
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,16 +17,29 @@ from console.cli.invocation import (
 )
 from console.cli.lookup import find_row
 from console.cli.printing import is_document, print_document, print_pairs, printable
-from console.cli.quantities import UNKNOWN, amount, until
+from console.cli.quantities import UNKNOWN, amount, until, usd
 from console.cli.resources import APPROVALS, asked
 
 _yes_option = click.option("-y", "--yes", "is_sure", is_flag=True, help="Do not ask again.")
 _reason_option = click.option("--reason", required=True, help="Why; kept with the decision.")
+_grant_option = click.option(
+    "--grant", metavar="AMOUNT", help='Less than was asked, such as "20 GPU-seconds".'
+)
+_until_option = click.option(
+    "--until",
+    "end",
+    metavar="WHEN",
+    help="What is not used by then goes back and the Goal asks again: 4h, 90m, 2d, or a moment "
+    "such as 2026-01-31T18:00:00Z.",
+)
+SPAN: Final = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
+SPAN_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @click.command()
 @click.argument("approval")
-@click.option("--grant", metavar="AMOUNT", help='Less than was asked, such as "20 GPU-seconds".')
+@_grant_option
+@_until_option
 @_reason_option
 @_yes_option
 @output_option("name", "json", "yaml")
@@ -35,20 +50,83 @@ def approve(
     *,
     approval: str,
     grant: str | None,
+    end: str | None,
     reason: str,
     is_sure: bool,
     form: str,
 ) -> None:
-    """Approve what the card shows, or less of it."""
+    """Approve what the card shows, less of it, or until a time."""
     card = _shown_card(invocation, approval)
-    document = {"reason": reason, "request_digest": card["request_digest"]}
-    question = "Approve this?"
-    if grant is not None:
-        granted = granted_amount(card, grant)
-        document["grant"] = granted
-        question = f"Approve {amount(card['request']['unit'], granted)}?"
-    _confirm(question, is_sure=is_sure)
+    document, what = _answer(card, reason=reason, grant=grant, end=end)
+    _confirm(f"Approve {what}?", is_sure=is_sure)
     _send(invocation, card, "approve", document, form=form)
+
+
+@click.command()
+@click.argument("approval")
+@click.option("--gpus", type=click.IntRange(min=1), help="GPUs at most for one task.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Tasks at most at once.")
+@click.option("--last-iteration", is_flag=True, help="No further iteration.")
+@_grant_option
+@_until_option
+@_reason_option
+@_yes_option
+@output_option("name", "json", "yaml")
+@connection_options
+@pass_invocation
+def degrade(
+    invocation: Invocation,
+    *,
+    approval: str,
+    gpus: int | None,
+    parallel: int | None,
+    last_iteration: bool,
+    grant: str | None,
+    end: str | None,
+    reason: str,
+    is_sure: bool,
+    form: str,
+) -> None:
+    """Approve, and let the Goal go on with less: fewer GPUs, fewer tasks, no further iteration."""
+    less = {"gpus": gpus, "parallel": parallel, "last_iteration": last_iteration}
+    taken = {name: value for name, value in less.items() if value}
+    if not taken:
+        raise click.UsageError("say with what it goes on: --gpus, --parallel or --last-iteration.")
+    card = _shown_card(invocation, approval)
+    document, what = _answer(card, reason=reason, grant=grant, end=end)
+    words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in taken.items())
+    _confirm(f"Approve {what}, with less ({words})?", is_sure=is_sure)
+    _send(invocation, card, "degrade", {**document, "degrade": taken}, form=form)
+
+
+def _answer(
+    card: dict[str, Any], *, reason: str, grant: str | None, end: str | None
+) -> tuple[dict[str, Any], str]:
+    """The answer as it is sent, and in words. Raises UsageError."""
+    document: dict[str, Any] = {"reason": reason, "request_digest": card["request_digest"]}
+    what = "this"
+    if grant is not None:
+        document["grant"] = granted_amount(card, grant)
+        what = amount(card["request"]["unit"], document["grant"])
+    if end is not None:
+        moment = end_moment(end)
+        document["until"] = moment.isoformat()
+        what += f" until {moment:%Y-%m-%d %H:%M} UTC"
+    return document, what
+
+
+def end_moment(text: str, *, now: dt.datetime | None = None) -> dt.datetime:
+    """A span from now such as 4h, or a moment with its zone, in UTC. Raises UsageError."""
+    if span := SPAN.fullmatch(text.strip()):
+        seconds = int(span[1]) * SPAN_SECONDS[span[2]]
+        return (now or dt.datetime.now(dt.UTC)) + dt.timedelta(seconds=seconds)
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise click.UsageError("--until: 4h, 90m, 2d, or a moment such as 2026-01-31T18:00:00Z.")
+    return moment.astimezone(dt.UTC)
 
 
 @click.command()
@@ -106,6 +184,9 @@ def print_card(card: dict[str, Any]) -> None:
         ("Namespace", card["namespace"]),
         ("Requested by", card["requested_by"]),
         ("Expires in", until(card["expires_at"])),
+        ("While it waits", _stake_words(card.get("stake"))),
+        ("People that must approve", str(card["quorum"]) if card["quorum"] > 1 else "-"),
+        ("Waits on", card["waits_on"] or "-"),
         ("Asks for", asked(card)),
     ]
     pairs += [
@@ -119,6 +200,18 @@ def print_card(card: dict[str, Any]) -> None:
         for line in card["agent_words"].splitlines():
             click.echo(f"| {printable(line)}", err=True)
         click.echo("+--", err=True)
+
+
+def _stake_words(stake: dict[str, Any] | None) -> str:
+    if stake is None:
+        return "-"
+    words = []
+    if stake["gpus_held"]:
+        cost = stake["micro_usd_per_minute"]
+        words.append(f"{stake['gpus_held']} GPUs are held, {usd(cost)} a minute")
+    if stake["damage_at"]:
+        words.append(f"{stake['damage']} in {until(stake['damage_at'])}")
+    return "; ".join(words) or UNKNOWN
 
 
 def _confirm(question: str, *, is_sure: bool) -> None:
@@ -144,4 +237,6 @@ def _send(
     if is_document(form):
         print_document(answered, form=form)
     else:
-        click.echo(f"approval/{answered['uid']} {answered['state']}")
+        is_signed = verb != "deny" and answered["state"] == "pending"
+        state = f"signed, {answered['quorum']} must" if is_signed else answered["state"]
+        click.echo(f"approval/{answered['uid']} {state}")

@@ -41,6 +41,10 @@ function judge() {
   say(form);
 }
 
+function counted(count, noun) {
+  return `${count} ${noun}${Number(count) === 1 ? "" : "s"}`;
+}
+
 /** What Approve will do, in words, when it is not simply what was asked. */
 function say(form) {
   const words = form.querySelector(".answer-words");
@@ -49,8 +53,8 @@ function say(form) {
   const value = (name) => form.elements.namedItem(name)?.value.trim() ?? "";
   const parts = [];
   if (value("until")) parts.push(`until ${value("until").replace("T", " ")} UTC`);
-  if (value("gpus")) parts.push(`at most ${value("gpus")} GPUs for each task`);
-  if (value("parallel")) parts.push(`at most ${value("parallel")} tasks at once`);
+  if (value("gpus")) parts.push(`at most ${counted(value("gpus"), "GPU")} for each task`);
+  if (value("parallel")) parts.push(`at most ${counted(value("parallel"), "task")} at once`);
   if (form.elements.namedItem("last_iteration")?.checked) parts.push("no further iteration");
   const isLess = value("grant") && value("grant") !== asked;
   const text = isLess || parts.length ? `Approve grants ${[`${value("grant") || asked} of ${asked} ${unit}`, ...parts].join(", ")}.` : "";
