@@ -13,6 +13,7 @@ from agents.cluster.base import WorkloadPhase, WorkloadSpec, WorkloadStatus
 from agents.cluster.kubernetes.api import KubernetesApi
 from agents.cluster.kubernetes.cluster import KubernetesCluster
 from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPlane, control_plane
+from tests.towers import Tower
 
 PATIENCE_SECONDS = 60.0
 MERGE = "application/merge-patch+json"
@@ -50,6 +51,15 @@ def install_resources(plane: ControlPlane) -> None:
 def _is_established(definition: dict[str, Any]) -> bool:
     conditions = (definition.get("status") or {}).get("conditions") or []
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+
+@pytest.fixture
+def tower(people: dict[str, Any], twins: Any) -> Tower:
+    """The services as the entry points use them, with the starter bundle in force."""
+    from governance.services.bundles import ensure_starter_bundle
+
+    ensure_starter_bundle(identity="https://clearance.test/bootstrap")
+    return Tower(people, twins)
 
 
 class Stand:

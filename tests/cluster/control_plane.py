@@ -12,6 +12,7 @@ import shutil
 import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ STAGES = Path(__file__).with_name("stages.yaml")
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 CONTEXT = "tests"
+
+
+class Refusal(Exception):
+    """The API server said no; `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class MissingControlPlane(Exception):
@@ -66,7 +75,7 @@ class ControlPlane:
         accept: str = "application/json",
         is_text: bool = False,
     ) -> Any:
-        """One call as the administrator. Raises urllib.error.HTTPError."""
+        """One call as the administrator. Raises Refusal, OSError."""
         request = urllib.request.Request(
             self.url + path,
             method=method,
@@ -78,8 +87,12 @@ class ControlPlane:
             },
         )
         trusted = ssl.create_default_context(cafile=str(self.directory / "certs" / "apiserver.crt"))
-        with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
-            content = answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise Refusal(error.code, error.read().decode(errors="replace")) from None
         return content.decode() if is_text else json.loads(content or b"null")
 
     def add_node(self, name: str, *, gpus: int = 0) -> None:
@@ -190,7 +203,7 @@ def _write_kubeconfig(plane: ControlPlane) -> None:
 def _wait_ready(plane: ControlPlane, server: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Refusal):
             plane.request("GET", "/readyz", is_text=True)
             plane.request("GET", "/api/v1/namespaces/default")
             return

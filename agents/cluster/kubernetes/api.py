@@ -1,7 +1,9 @@
 """The Kubernetes API as JSON: one call, one timeout, our errors. Loaded only when it is used."""
 
 import json
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ TIMEOUT_SECONDS: Final = (5.0, 10.0)  # to connect, to answer
 PAGE: Final = 500  # objects of one list request, as kubectl asks
 FIELD_MANAGER: Final = "clearance"
 MERGE_PATCH: Final = "application/merge-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
 JSON: Final = "application/json"
 
 Object = dict[str, Any]
@@ -33,12 +36,58 @@ class ObjectRefused(ClusterError):
     """The API server will not have this object: invalid, forbidden, over a quota."""
 
 
+class WatchExpired(ClusterError):
+    """The version to watch from is gone: list again."""
+
+
+class TooManyRequests(ClusterUnavailable):
+    """The API server asks to wait so many seconds."""
+
+    def __init__(self, text: str, *, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
+class RateLimit:
+    """A token bucket: so many calls a second, and a burst of so many. Safe for threads."""
+
+    def __init__(
+        self,
+        *,
+        per_second: float,
+        burst: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._tokens = float(burst)
+        self._at = clock()
+
+    def wait(self) -> None:
+        """Return when one more call is within the limit."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+            self._at = now
+            self._tokens -= 1.0  # below zero is a place in the queue
+            wait = -self._tokens / self._per_second
+        if wait > 0:
+            self._sleep(wait)
+
+
 class KubernetesApi:
     """Calls of one context; connects with the first call."""
 
-    def __init__(self, context: str, *, config_file: str | None = None) -> None:
+    def __init__(
+        self, context: str, *, config_file: str | None = None, limit: RateLimit | None = None
+    ) -> None:
         self._context = context
         self._config_file = config_file
+        self._limit = limit
         self._client: Any = None
 
     def get(self, path: str, **query: str | int) -> Object:
@@ -55,6 +104,49 @@ class KubernetesApi:
             token = (page.get("metadata") or {}).get("continue") or ""
             if not token:
                 return
+
+    def list_at(self, path: str) -> tuple[list[Object], str]:
+        """Every object of a list, and the version from which to watch it.
+
+        Raises WatchExpired when the pages grew too old on the way.
+        """
+        found: list[Object] = []
+        token = ""
+        while True:
+            more = {"continue": token} if token else {}
+            page = self._json("GET", path, query={"limit": PAGE, **more})
+            found += page.get("items") or []
+            metadata = page["metadata"]
+            token = metadata.get("continue") or ""
+            if not token:
+                return found, str(metadata["resourceVersion"])
+
+    def watch(self, path: str, *, version: str, seconds: int) -> Iterator[Object]:
+        """Events after that version, until the server ends them. Raises WatchExpired."""
+        query: dict[str, str | int] = {
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": seconds,
+        }
+        answer = self._call("GET", path, query=query, timeout=(TIMEOUT_SECONDS[0], seconds + 5.0))
+        rest = b""
+        try:
+            for chunk in answer.response.stream(65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield _event(line)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ClusterUnavailable(
+                f"the watch of {path} broke: {type(error).__name__}"
+            ) from error
+        finally:
+            answer.response.close()
+
+    def apply(self, path: str, body: Object, *, manager: str = FIELD_MANAGER) -> Object:
+        """Server-side apply: the fields of `body` are the manager's, and no others are touched."""
+        query: dict[str, str | int] = {"fieldManager": manager, "force": "true"}
+        return self._json("PATCH", path, body=body, query=query, content_type=APPLY_PATCH)
 
     def create(self, path: str, body: Object) -> Object:
         """Make an object. Raises ObjectConflict when one of that name exists."""
@@ -104,31 +196,57 @@ class KubernetesApi:
         body: Object | None = None,
         content_type: str = JSON,
     ) -> bytes:
+        answer = self._call(method, path, query=query, body=body, content_type=content_type)
+        try:
+            content: bytes = answer.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
+        return content
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: Object | None = None,
+        content_type: str = JSON,
+        timeout: tuple[float, float] = TIMEOUT_SECONDS,
+    ) -> Any:
+        """The answer, its body not read yet."""
         api = self._connected()
-        headers = {"Accept": JSON, "Content-Type": content_type}
+        if self._limit is not None:
+            self._limit.wait()
         asked = api.param_serialize(
             method,
             path,
             query_params=[(name, str(value)) for name, value in (query or {}).items()],
-            header_params=headers,
+            header_params={"Accept": JSON, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )
         try:
-            answer = api.call_api(*asked, _request_timeout=TIMEOUT_SECONDS)
-            content: bytes = answer.read()
+            answer = api.call_api(*asked, _request_timeout=timeout)
         except ApiException as error:
-            raise self._refusal(error.status, method, path, str(error.body or "")) from error
+            raise self._refusal(error.status, method, path, error.body, error.headers) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ClusterUnavailable(
-                f"{self._name()} cannot be reached: {type(error).__name__}."
-            ) from error
+            raise self._unreachable(error) from error
         if not 200 <= answer.status < 300:
-            raise self._refusal(answer.status, method, path, content.decode("utf-8", "replace"))
-        return content
+            try:
+                said = answer.read()
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._unreachable(error) from error
+            raise self._refusal(answer.status, method, path, said, answer.response.headers)
+        return answer
 
-    def _refusal(self, status: int | None, method: str, path: str, body: str) -> ClusterError:
-        said = _message(body) or f"{method} {path} got HTTP {status}."
+    def _unreachable(self, error: Exception) -> ClusterUnavailable:
+        return ClusterUnavailable(f"{self._name()} cannot be reached: {type(error).__name__}.")
+
+    def _refusal(
+        self, status: int | None, method: str, path: str, body: Any, headers: Any
+    ) -> ClusterError:
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
+        said = _message(text) or f"{method} {path} got HTTP {status}."
         match status:
             case 404:
                 return ObjectAbsent(said)
@@ -136,6 +254,10 @@ class KubernetesApi:
                 return ObjectConflict(said)
             case 400 | 403 | 422:
                 return ObjectRefused(said)
+            case 410:
+                return WatchExpired(said)
+            case 429:
+                return TooManyRequests(said, seconds=_seconds((headers or {}).get("Retry-After")))
             case 401:
                 return ClusterUnavailable(f"{self._name()} does not know us: {said}")
         return ClusterUnavailable(f"{self._name()}: {said}")
@@ -169,6 +291,24 @@ def object_path(collection: str, namespace: str, name: str = "") -> str:
     group, _, plural = collection.rpartition("/")
     base = f"/{group}/namespaces/{quote(namespace, safe='')}/{plural}"
     return f"{base}/{quote(name, safe='')}" if name else base
+
+
+def _event(line: bytes) -> Object:
+    """One event of a watch. Raises WatchExpired, ClusterUnavailable."""
+    try:
+        event: Object = json.loads(line)
+        kind, found = event["type"], event["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClusterUnavailable("a watch said what is no event.") from error
+    if kind == "ERROR":
+        if found.get("code") == 410:
+            raise WatchExpired(str(found.get("message", "")))
+        raise ClusterUnavailable(str(found.get("message", "a watch ended with an error.")))
+    return event
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and text.isdecimal() else 1.0
 
 
 def _message(body: str) -> str:

@@ -22,6 +22,9 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # A process in uninterruptible sleep cannot stop before its I/O ends; do not wait for it longer.
 STOP_WAIT_SECONDS = 0.25
 KILL_WAIT_SECONDS = 10.0
+# So long a killed group is waited for before /proc is searched for whoever had left it: the search
+# costs as much as the machine has processes, for each of the workloads that are ended together.
+GROUP_DEATH_SECONDS = 0.05
 PASS_SECONDS = 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -141,10 +144,12 @@ def kill_descendants(ancestor: int, group: int | None) -> bool:
     """
     if group is not None:
         send_group(group, signal.SIGKILL)
-    give_up_at = time.monotonic() + KILL_WAIT_SECONDS
-    while time.monotonic() < give_up_at:
-        for process in descendants(ancestor):
-            send(process.pid, signal.SIGKILL)
+    began = time.monotonic()
+    search_at = began if group is None else began + GROUP_DEATH_SECONDS
+    while (now := time.monotonic()) < began + KILL_WAIT_SECONDS:
+        if now >= search_at:
+            for process in descendants(ancestor):
+                send(process.pid, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -1,0 +1,51 @@
+"""Run the operator: Goals of the database and of Kubernetes are the same thing seen twice."""
+
+import os
+import signal
+import socket
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from agents.cluster.kubernetes.api import KubernetesApi, RateLimit
+from goals.operator.election import Election
+from goals.operator.program import Operator
+
+PREFIX = "kubernetes:"
+
+
+class Command(BaseCommand):
+    """`manage.py operator`: one leads, any number wait."""
+
+    help = "Keep Goals in the database and Goals in Kubernetes the same, in both directions."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Where the Lease is, and how much may be asked of the API server."""
+        parser.add_argument(
+            "--namespace", default="default", help="namespace of the Lease (default: default)"
+        )
+        parser.add_argument(
+            "--requests-per-second", type=float, default=50.0, help="to the API server, on average"
+        )
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Runs until SIGTERM or SIGINT."""
+        url = settings.CLUSTER_URL
+        if not url.startswith(PREFIX):
+            raise CommandError(
+                f"CLUSTER_URL={url!r} is no Kubernetes: set it to kubernetes:CONTEXT, as in "
+                "`kubectl config get-contexts`."
+            )
+        rate = options["requests_per_second"]
+        if not 0 < rate <= 10_000:
+            raise CommandError("--requests-per-second: a number above 0, at most 10000.")
+        api = KubernetesApi(
+            url.removeprefix(PREFIX), limit=RateLimit(per_second=rate, burst=max(1, int(2 * rate)))
+        )
+        identity = f"{socket.gethostname()}_{os.getpid()}"
+        election = Election(api, identity=identity, namespace=options["namespace"])
+        operator = Operator(api, election=election)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: operator.stop())
+        operator.run()

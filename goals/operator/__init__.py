@@ -1,0 +1,1 @@
+"""The operator: keeps the rows of Goals and their custom resources the same, both ways."""

@@ -1,0 +1,74 @@
+"""Agents from the cluster: each resource is a registration, once it is valid."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from agents.cluster.kubernetes.api import KubernetesApi, object_path
+from agents.domain.manifest import parse_agent
+from agents.domain.metadata import API_VERSION
+from agents.domain.problems import ManifestError
+from agents.services.registry import register_agent
+from goals.operator.mirror import OPERATOR, REFUSED_SECONDS, STATUS_MANAGER
+from goals.operator.resources import FOREIGN, condition, status_of
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+
+AGENTS: Final = "apis/orchestration.ai/v1/agents"
+
+
+class AgentMirror:
+    """Registers what is declared. A deleted resource leaves the registration: it is history."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        *,
+        get: Callable[[Key], Object | None],
+        put: Callable[[Object], None],
+    ) -> None:
+        self._api = api
+        self._get = get
+        self._put = put
+
+    def sync(self, key: Key) -> float | None:
+        """Register one agent; seconds after which to look again, None when all is said."""
+        found = self._get(key)
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return None
+        try:
+            registered = register_agent(parse_agent(_document(found)), actor=OPERATOR.actor)
+        except ManifestError as error:
+            self._tell(found, condition("Accepted", False, "Invalid", str(error)))
+            return REFUSED_SECONDS
+        accepted = condition("Accepted", True, "Registered", "")
+        self._tell(found, accepted, uid=str(registered.agent.uid))
+        return None
+
+    def _tell(self, found: Object, said: dict[str, str], **more: str) -> None:
+        status = {**status_of(None, found, [said]), **more}
+        if (found.get("status") or {}) == status:
+            return
+        metadata = {key: found["metadata"][key] for key in ("name", "namespace")}
+        body = {
+            "apiVersion": API_VERSION, "kind": "Agent", "metadata": metadata, "status": status,
+        }  # fmt: skip
+        path = object_path(AGENTS, metadata["namespace"], metadata["name"])
+        self._put(self._api.apply(f"{path}/status", body, manager=STATUS_MANAGER))
+
+
+def _document(found: Object) -> Object:
+    """The manifest; `spec.name` is what Goals call it where that is no name for an object."""
+    metadata, spec = found["metadata"], dict(found.get("spec") or {})
+    annotations = metadata.get("annotations") or {}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Agent",
+        "metadata": {
+            "name": spec.pop("name", None) or metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": metadata.get("labels") or {},
+            "annotations": {k: v for k, v in annotations.items() if not k.startswith(FOREIGN)},
+        },
+        "spec": spec,
+    }

@@ -1,0 +1,124 @@
+"""A copy of every object of one kind, kept by list and watch; says which keys have changed."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from agents.cluster.base import ClusterError
+from agents.cluster.kubernetes.api import KubernetesApi, WatchExpired
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]  # namespace, name
+Object = dict[str, Any]
+
+WATCH_SECONDS: Final = 240  # the server ends it then; a dead connection is noticed by then, too
+RELIST_SECONDS: Final = 600.0  # whatever a watch lost is found by then
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class Informer:
+    """Runs in a thread of its own; `get` and `keys` may be called from any."""
+
+    def __init__(self, api: KubernetesApi, path: str, *, changed: Callable[[Key], None]) -> None:
+        self._api = api
+        self._path = path
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._objects: dict[Key, Object] = {}
+        self._stop = threading.Event()
+        self.synced = threading.Event()
+
+    def get(self, key: Key) -> Object | None:
+        """The object as last heard."""
+        with self._lock:
+            return self._objects.get(key)
+
+    def all_keys(self) -> list[Key]:
+        """Everything that is there."""
+        with self._lock:
+            return list(self._objects)
+
+    def put(self, found: Object) -> None:
+        """What a write of ours answered: newer than what the watch has told so far."""
+        self._keep(found)
+
+    def stop(self) -> None:
+        """End at the next event, or when the watch times out."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """List, then watch, for ever; a failure waits longer each time."""
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stop.is_set():
+            try:
+                version = self._list()
+                pause = FIRST_PAUSE_SECONDS
+                relist_at = time.monotonic() + RELIST_SECONDS
+                while time.monotonic() < relist_at and not self._stop.is_set():
+                    version = self._watch(version)
+            except WatchExpired:
+                logger.info("%s: the watch is too old; listing again", self._path)
+            except ClusterError as error:
+                logger.warning("%s: %s", self._path, error)
+            self._stop.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _list(self) -> str:
+        found, version = self._api.list_at(self._path)
+        now = {_key(one): one for one in found}
+        with self._lock:
+            before, self._objects = self._objects, now
+        for key in before.keys() | now.keys():
+            if _version(before.get(key)) != _version(now.get(key)):
+                self._changed(key)
+        self.synced.set()
+        return version
+
+    def _watch(self, version: str) -> str:
+        for event in self._api.watch(self._path, version=version, seconds=WATCH_SECONDS):
+            if self._stop.is_set():
+                return version
+            found = event["object"]
+            version = found["metadata"]["resourceVersion"]
+            if event["type"] == "DELETED":
+                with self._lock:
+                    self._objects.pop(_key(found), None)
+                self._changed(_key(found))
+            elif event["type"] != "BOOKMARK":
+                self._keep(found)
+                self._changed(_key(found))
+        return version
+
+    def _keep(self, found: Object) -> None:
+        key = _key(found)
+        with self._lock:
+            known = self._objects.get(key)
+            if known is None or _is_newer(found, known):
+                self._objects[key] = found
+
+
+def _key(found: Object) -> Key:
+    metadata = found["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def _version(found: Object | None) -> str:
+    return found["metadata"]["resourceVersion"] if found else ""
+
+
+def _is_newer(found: Object, known: Object) -> bool:
+    """A duplicated or late event does not bring an older state back.
+
+    Resource versions of one kind are ordered numbers since Kubernetes 1.35; where they are not
+    numbers, what comes last counts.
+    """
+    if found["metadata"].get("uid") != known["metadata"].get("uid"):
+        return True
+    try:
+        return int(_version(found)) >= int(_version(known))
+    except ValueError:
+        return True

@@ -1,0 +1,161 @@
+"""The operator as a process: one leader, informers, a queue, and workers that mirror one key."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+from django.db.models import Max
+
+from agents.cluster.base import ClusterError
+from agents.cluster.kubernetes.api import KubernetesApi, ObjectConflict, TooManyRequests
+from goals.models import Goal
+from goals.operator.agents import AGENTS, AgentMirror
+from goals.operator.election import RENEW_SECONDS, Election
+from goals.operator.informer import Informer
+from goals.operator.mirror import GOALS, Mirror
+from goals.operator.work_queue import WorkQueue
+from governance.models import JournalRecord
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str, str]  # "goals" or "agents", namespace, name
+
+WORKERS: Final = 2
+POLL_SECONDS: Final = 1.0  # how soon a change of a row is seen
+RECORDS: Final = 1000  # of the journal, read at once
+STOP_SECONDS: Final = 10.0
+
+
+class Operator:
+    """Everything of one operator process. `run` returns after `stop`."""
+
+    def __init__(self, api: KubernetesApi, *, election: Election) -> None:
+        self._election = election
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._stop = threading.Event()
+        self._informers = {
+            kind: Informer(api, f"/{path}", changed=self._adder(kind))
+            for kind, path in (("goals", GOALS), ("agents", AGENTS))
+        }
+        goals, agents = self._informers["goals"], self._informers["agents"]
+        self._mirrors = {
+            "goals": Mirror(api, get=goals.get, put=goals.put),
+            "agents": AgentMirror(api, get=agents.get, put=agents.put),
+        }
+
+    def stop(self) -> None:
+        """End as soon as what is being written has been written."""
+        self._stop.set()
+        self._queue.close()
+        for informer in self._informers.values():
+            informer.stop()
+
+    def run(self) -> None:
+        """Mirror until stopped."""
+        targets: Sequence[Callable[[], None]] = [
+            *(informer.run for informer in self._informers.values()),
+            self._elect,
+            self._follow_rows,
+            *[self._work] * WORKERS,
+        ]
+        threads = [threading.Thread(target=target, daemon=True) for target in targets]
+        for thread in threads:
+            thread.start()
+        self._stop.wait()
+        deadline = time.monotonic() + STOP_SECONDS
+        for thread in threads[len(self._informers) :]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._election.resign()
+
+    def _adder(self, kind: str) -> Callable[[tuple[str, str]], None]:
+        return lambda key: self._queue.add((kind, *key))
+
+    def _elect(self) -> None:
+        was_leader = False
+        while not self._stop.is_set():
+            is_leader = self._election.campaign()
+            if is_leader != was_leader:
+                logger.info("this operator %s", "leads" if is_leader else "waits")
+                if is_leader:
+                    self._add_everything()
+            was_leader = is_leader
+            self._stop.wait(RENEW_SECONDS)
+
+    def _add_everything(self) -> None:
+        for kind, informer in self._informers.items():
+            for namespace, name in informer.all_keys():
+                self._queue.add((kind, namespace, name))
+
+    # --- Rows ------------------------------------------------------------------------------------
+
+    def _follow_rows(self) -> None:
+        """Every row once, then those that the journal names."""
+        seq: int | None = None
+        while not self._stop.is_set():
+            try:
+                close_old_connections()
+                seq = self._read_rows(seq)
+            except DatabaseError as error:
+                logger.warning("the database cannot be read: %s", type(error).__name__)
+            self._stop.wait(POLL_SECONDS)
+
+    def _read_rows(self, seq: int | None) -> int | None:
+        if seq is None:
+            newest = JournalRecord.objects.aggregate(seq=Max("seq"))["seq"]
+            rows = Goal.objects.filter(deleted_at__isnull=True)
+            for namespace, name in rows.values_list("namespace", "name").iterator():
+                self._queue.add(("goals", namespace, name))
+            return -1 if newest is None else int(newest)
+        records = JournalRecord.objects.filter(seq__gt=seq).order_by("seq")
+        found = list(records.values_list("seq", "goal_uid")[:RECORDS])
+        if not found:
+            return seq
+        uids = {uid for _, uid in found if uid is not None}
+        rows = Goal.objects.filter(uid__in=uids)
+        for namespace, name in rows.values_list("namespace", "name"):
+            self._queue.add(("goals", namespace, name))
+        return int(found[-1][0])
+
+    # --- Work ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        for informer in self._informers.values():
+            while not informer.synced.wait(0.5):
+                if self._stop.is_set():
+                    return
+        while not self._stop.is_set():
+            if not self._election.is_leader():
+                self._stop.wait(0.5)
+                continue
+            key = self._queue.take(timeout_seconds=1.0)
+            if key is None:
+                continue
+            try:
+                self._sync(key)
+            finally:
+                self._queue.done(key)
+
+    def _sync(self, key: Key) -> None:
+        kind, *place = key
+        mirror: Any = self._mirrors[kind]
+        close_old_connections()
+        try:
+            again = mirror.sync(tuple(place))
+        except TooManyRequests as error:
+            self._queue.retry(key, at_least_seconds=error.seconds)
+        except ObjectConflict:
+            self._queue.retry(key)  # the watch has not told us yet what it has become
+        except (ClusterError, DatabaseError) as error:
+            wait = self._queue.retry(key)
+            logger.warning("%s %s/%s: %s; again in %.1f s", *key, error, wait)
+        except Exception:
+            wait = self._queue.retry(key)
+            logger.exception("%s %s/%s cannot be mirrored; again in %.1f s", *key, wait)
+        else:
+            self._queue.forget(key)
+            if again is not None:
+                self._queue.add(key, after_seconds=again)
