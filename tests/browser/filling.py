@@ -1,16 +1,21 @@
 """Rows of every kind for looking at pages: what runs, waits, landed, failed, and hostile words."""
 
+import datetime as dt
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
+from django.utils import timezone
 
 from agents.cluster import get_cluster
 from agents.domain.documents import load_documents
 from agents.domain.manifest import parse_agent
+from agents.gpus.domain import DeviceKind, Reading, Sample, Throttle
+from agents.services.gpus import record_sample
 from agents.services.registry import register_agent
 from goals.domain.manifest import parse_goal
 from goals.models import Goal
@@ -38,6 +43,7 @@ QUIET = "quiet"  # nothing at all
 LONG = "a-name-as-long-as-names-of-goals-may-be-and-then-it-is-cut-off"
 HOSTILE = "<script>alert(1)</script> " + "unbroken" * 40 + " \u202eright to left"
 TARGET = "checkout/production"
+GIB = 1 << 30
 
 
 def fill() -> dict[str, Any]:
@@ -47,6 +53,7 @@ def fill() -> dict[str, Any]:
     roles = {"operator": people["ada"], "approver": people["eva"], "admin": people["ada"]}
     tower = Tower(roles, SimpleNamespace(telemetry=get_telemetry(), cluster=get_cluster()))
     goal = _goals(tower)
+    _gpus(tower.attempts(goal)[0].workload)
     facts = {**_ids_of(tower, goal), **_artifacts(goal), **_policies()}
     create_token(people["ada"], principal=principal_of(people["ada"]), name="pipeline")
     make_checkpoint()
@@ -96,6 +103,9 @@ def _goals(tower: Tower) -> Goal:
         text = AGENT.format(name="spender", gpus=1, consumes="", produces="", role="worker")
         text = text.replace("namespace: default", f"namespace: {namespace}")
         register_agent(parse_agent(load_documents(text)[0]), actor=tower.admin.actor)
+    spends = GOAL.format(name="spends", agents="spender", budget="1 GPU-second", more="")
+    in_steered = spends.replace("namespace: default", f"namespace: {STEERED}")
+    apply_goal(parse_goal(load_documents(in_steered)[0]), principal=tower.operator)
     rich = tower.apply("reduce-p99-latency", agents="profiler, tuner").goal
     for _ in range(6):
         tower.reconcile(rich)
@@ -141,6 +151,30 @@ def _spans(tower: Tower, goal: Goal) -> None:
     ]  # fmt: skip
     many = [span(f"{n:016x}", parent="d" * 16, at=4 + n, name=f"step {n}") for n in range(1, 130)]
     get_telemetry().write_spans([batch(*steps, *many, **mine)])
+
+
+def _gpus(workload: str) -> None:
+    """A hot card with a slice, one that idles though it is held, one that is gone, and a slot."""
+    slow = Reading(
+        id="GPU-a", kind=DeviceKind.CARD, name="NVIDIA H100 80GB HBM3", position=0,
+        memory_total_bytes=80 * GIB, memory_used_bytes=72 * GIB, utilisation=0.97,
+        temperature_c=91, temperature_limit_c=90, power_mw=690_000, power_limit_mw=700_000,
+        throttles=(Throttle.SW_THERMAL,), is_ecc_on=True, ecc_corrected=3, ecc_uncorrected=1,
+        is_mig_on=True, hears_xids=True, xids=(79,), processes=(),
+    )  # fmt: skip
+    part = Reading(id="MIG-a", kind=DeviceKind.SLICE, name="NVIDIA H100", parent="GPU-a",
+                   profile="1g.10gb", memory_total_bytes=10 * GIB, processes=())  # fmt: skip
+    idle = replace(slow, id="GPU-b", position=1, utilisation=0.0, temperature_c=34, throttles=(),
+                   xids=(), is_mig_on=False, ecc_uncorrected=0)  # fmt: skip
+    gone = replace(idle, id="GPU-c", position=2, trouble="The card does not answer.")
+    slot = Reading(id="gpu-0", kind=DeviceKind.SLOT, name="declared slot", position=3)
+    now = timezone.now()
+    for seconds in (90, 60, 30, 0):
+        at = now - dt.timedelta(seconds=seconds)
+        devices = (slow, part, idle, gone, slot)
+        record_sample(Sample(node="n1", at=at, driver_version="550.1", devices=devices,
+                             held_by={"GPU-b": workload}))  # fmt: skip
+    record_sample(Sample(node="n2", at=now - dt.timedelta(minutes=9), devices=(slot,)))
 
 
 def _ids_of(tower: Tower, goal: Goal) -> dict[str, str]:
