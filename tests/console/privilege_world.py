@@ -17,7 +17,8 @@ from agents.domain.manifest import parse_agent
 from agents.models import Attempt
 from agents.services.identity import AUDIENCE, exchange_join_token, join_token_of
 from agents.services.registry import register_agent
-from goals.models import Goal, Release
+from goals.domain.killing import KillScope
+from goals.models import Goal, KillSwitch, Release
 from goals.services.releases import ReleaseRequest, request_release
 from governance.access import principal_of
 from governance.domain import Permission, Role, Stage
@@ -26,6 +27,7 @@ from governance.models import (
     Approval,
     BundleVersion,
     Decision,
+    Delegation,
     JournalRecord,
     Membership,
     PersonSession,
@@ -67,6 +69,8 @@ class World:
     record: JournalRecord
     token: ApiToken  # of somebody who asks for nothing
     session: PersonSession  # theirs too
+    switch: KillSwitch  # thrown over an agent that is not there
+    delegation: Delegation  # among people who ask for nothing
     users: dict[str, User]
     bearers: dict[str, str] = field(default_factory=dict)
 
@@ -81,9 +85,13 @@ class World:
             "tokens": self.token,
             "goals": self.goal,
             "sessions": self.session,
+            "kill": self.switch,
+            "kill-switches": self.switch,
+            "delegations": self.delegation,
         }
         if name == "uid":
-            return str(things[parts[0]].uid)
+            kind = "delegations" if "delegations" in parts else parts[0]
+            return str(things[kind].uid)
         return {
             "reference": f"{self.goal.namespace}/{self.goal.name}",
             "span_id": SPAN_ID,
@@ -151,6 +159,15 @@ def make_world(tower: Tower) -> World:
         decision=Decision.objects.filter(goal_uid=goal.uid).latest("at"),
         record=JournalRecord.objects.filter(goal_uid=goal.uid).latest("seq"),
         token=stranger,
+        switch=KillSwitch.objects.create(
+            scope=KillScope.AGENT, namespace="default", target="gone", thrown_by="nobody"
+        ),
+        delegation=Delegation.objects.create(
+            delegator=nobody,
+            delegate=User.objects.create_user("nobody-else"),
+            namespace="default",
+            ends_at=timezone.now() + YEAR,
+        ),
         session=PersonSession.objects.create(user=nobody, session_key="theirs", device="Firefox"),
         users=users,
         bearers=bearers,

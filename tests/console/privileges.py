@@ -72,6 +72,7 @@ OPERATE_NAMED: Final = replace(OPERATE, elsewhere=FORBIDDEN, roleless=FORBIDDEN)
 OPERATE_OR_AGENT: Final = replace(OPERATE_NAMED, agent=OK)
 RECALL: Final = Rule(_roles(Role.OPERATOR, Role.POLICY_AUTHOR, Role.ADMIN))
 APPROVE: Final = Rule(_roles(Role.APPROVER, Role.ADMIN))
+APPROVE_NAMED: Final = replace(APPROVE, elsewhere=FORBIDDEN, roleless=FORBIDDEN)
 # Policies hold for every namespace: whoever has the role anywhere may read, try and save them.
 REVIEW_POLICY: Final = Rule(
     _roles(Role.POLICY_AUTHOR, Role.APPROVER, Role.AUDITOR, Role.ADMIN),
@@ -86,6 +87,8 @@ MOVE_POLICY: Final = Rule(_roles(Role.ADMIN), elsewhere=FORBIDDEN, roleless=FORB
 ADMINISTER: Final = Rule(_roles(Role.ADMIN), elsewhere=FORBIDDEN, roleless=FORBIDDEN)
 # Somebody else's, who asks for nothing here: not there but for an administrator.
 OTHERS: Final = Rule(_roles(Role.ADMIN), refused=HIDDEN)
+# A right that others lent each other is seen by all of the namespace, and not theirs to end.
+LENT: Final = Rule(_roles(Role.ADMIN))
 # The secret is in the request itself, and the one sent here is none: a bearer token adds nothing.
 OWN_SECRET: Final = Rule(
     frozenset(), refused=SIGN_IN, elsewhere=SIGN_IN, roleless=SIGN_IN, agent=SIGN_IN
@@ -139,8 +142,28 @@ spec: {objective: "loss < 0.1", budget: 1 GPU-minutes, agents: [tuner]}
 """
 
 
+KILL: Final = {"scope": "goal", "namespace": "default", "name": "rogue", "reason": "It asks."}
+QUESTION: Final = {"to": "operator", "text": "Why?"}
+LEND: Final = {"to": "auditor", "namespace": "default", "until": "2100-01-01T00:00", **REASON}
+
+
 def _answer(world: Any) -> Mapping[str, Any]:
     return {**REASON, "request_digest": world.approval.request_digest}
+
+
+# Of several, each is judged by itself: everybody gets an answer that says what became of each.
+def _seen(world: Any) -> Mapping[str, Any]:
+    seen = f"{world.approval.uid} {world.approval.request_digest}"
+    return {**REASON, "decision": "deny", "seen": seen}
+
+
+def _several(world: Any) -> Mapping[str, Any]:
+    one = {"uid": str(world.approval.uid), "request_digest": world.approval.request_digest}
+    return {**REASON, "decision": "deny", "approvals": [one]}
+
+
+def _steer(world: Any) -> Mapping[str, Any]:
+    return {"step": "pause", "goals": [str(world.goal.uid)]}
 
 
 TABLE: Final = (
@@ -157,7 +180,16 @@ TABLE: Final = (
     row("GET", "tower", SIGNED_IN),
     # --- Goals
     row("GET", "goals", SIGNED_IN),
+    row("GET", "tower/past", replace(SIGNED_IN, roleless=HIDDEN)),
+    row("GET", "kill", SIGNED_IN),
+    row("POST", "kill", OPERATE, form=KILL),
+    row("POST", "kill/<uuid:uid>/lift", OPERATE, form=REASON),
     row("GET", "goals/new", OPERATE_ANYWHERE),
+    row("POST", "goals/new/draft", OPERATE_ANYWHERE, json={"text": GOAL}),
+    row("GET", "goals/<goal:reference>/edit", OPERATE),
+    row("POST", "goals/<goal:reference>/edit", OPERATE, form={"manifest": "x", "step": "apply"}),
+    row("GET", "goals/<goal:reference>/changes", VIEW),
+    row("GET", "goals/<goal:reference>/trace/<span:span_id>/effects", VIEW),
     row("POST", "goals/new", OPERATE_NAMED, form={"manifest": GOAL, "step": "apply"}),
     row("GET", "goals/<goal:reference>", VIEW),
     row("POST", "goals/<goal:reference>/steer", OPERATE, form={"do": "pause"}),
@@ -171,7 +203,16 @@ TABLE: Final = (
     row("GET", "spans/<span:span_id>", VIEW),
     # --- Approvals
     row("GET", "approvals", SIGNED_IN),
+    row("GET", "approvals/decided", SIGNED_IN),
+    row("GET", "approvals/bulk", SIGNED_IN),
+    row("POST", "approvals/bulk", SIGNED_IN, form=_seen),
+    row("GET", "approvals/delegations", SIGNED_IN),
+    row("POST", "approvals/delegations", SIGNED_IN, form=LEND),
+    row("POST", "approvals/delegations/<uuid:uid>/revoke", LENT),
     row("GET", "approvals/<uuid:uid>", VIEW),
+    row("GET", "approvals/<uuid:uid>/standing", VIEW),
+    row("POST", "approvals/<uuid:uid>/ask", APPROVE, form=QUESTION),
+    row("POST", "approvals/<uuid:uid>/reply", OPERATE, form=QUESTION),
     row(
         "POST",
         "approvals/<uuid:uid>/answer",
@@ -367,6 +408,23 @@ TABLE: Final = (
     ),
     # --- The API: governance
     row("GET", "api/v1/approvals", SIGNED_IN),
+    row("GET", "api/v1/approvals/inbox", SIGNED_IN),
+    row("POST", "api/v1/approvals/answer", SIGNED_IN, json=_several),
+    row(
+        "POST",
+        "api/v1/approvals/<uid>/degrade",
+        APPROVE,
+        json=lambda world: {**_answer(world), "degrade": {"gpus": 1}},
+    ),
+    row("POST", "api/v1/approvals/<uid>/ask", APPROVE, json=QUESTION),
+    row("POST", "api/v1/approvals/<uid>/reply", OPERATE, json=QUESTION),
+    row("GET", "api/v1/delegations", SIGNED_IN),
+    row("POST", "api/v1/delegations", APPROVE_NAMED, json=LEND),
+    row("DELETE", "api/v1/delegations/<uid>", LENT),
+    row("POST", "api/v1/steer", SIGNED_IN, json=_steer),
+    row("POST", "api/v1/kill", OPERATE, json=KILL),
+    row("GET", "api/v1/kill-switches", SIGNED_IN),
+    row("POST", "api/v1/kill-switches/<uid>/lift", OPERATE, json=REASON),
     row("GET", "api/v1/approvals/<uid>", VIEW),
     row("POST", "api/v1/approvals/<uid>/approve", APPROVE, json=_answer),
     row("POST", "api/v1/approvals/<uid>/deny", APPROVE, json=_answer),
