@@ -188,7 +188,10 @@ def _ids_of(tower: Tower, goal: Goal) -> dict[str, str]:
     assert decision
     return {
         "goal": f"default/{goal.name}",
+        "goal_name": goal.name,
         "goal_uid": str(goal.uid),
+        "gpu": "n1/GPU-a",
+        "idle_gpu": "n1/GPU-b",
         "bare_goal": f"{BARE}/new",
         "attempt": str(tower.attempts(goal)[0].uid),
         "waiting": str(waiting.uid),

@@ -72,12 +72,12 @@ PAGES: Final = (
     listed("tower", "/tower"),
     Page(
         ("kill_switch",),
-        Visit(path="/kill?scope=goal&namespace=default&name=reduce-p99-latency"),
+        Visit(path="/kill?scope=goal&namespace=default&name={goal_name}"),
         Visit(path="/kill"),
         Visit(path="/kill?scope=goal&namespace=default&name=no-such-goal", status=404),
     ),
     listed("gpu_list", "/gpus"),
-    detail("gpu_detail", "/gpus/n1/GPU-a", "/gpus/n1/none", empty="/gpus/n1/GPU-b"),
+    detail("gpu_detail", "/gpus/{gpu}", "/gpus/n1/none", empty="/gpus/{idle_gpu}"),
     listed("goal_list", "/goals"),
     Page(
         ("goal_new",),
