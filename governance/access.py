@@ -77,7 +77,8 @@ class Principal:
             whom = ask_whom(Permission.ADMINISTER, namespace=namespace)
             if self.may(Permission.VIEW, namespace=namespace):
                 whom = ask_whom(permission, namespace=namespace)
-            raise NotAllowed(f"This needs the role {roles} in namespace {namespace}; {whom}")
+            where = "every namespace" if namespace == EVERY_NAMESPACE else f"namespace {namespace}"
+            raise NotAllowed(f"This needs the role {roles} in {where}; {whom}")
 
 
 def who_may(permission: Permission, *, namespace: str, limit: int = WHOM_MAX) -> list[str]:
@@ -94,9 +95,12 @@ def who_may(permission: Permission, *, namespace: str, limit: int = WHOM_MAX) ->
     return list(dict.fromkeys(names))[:limit]
 
 
-def ask_whom(permission: Permission, *, namespace: str) -> str:
-    """Whom to ask for something, as the end of a sentence: "ask ada, bob or carol."."""
-    names = who_may(permission, namespace=namespace)
+def ask_whom(permission: Permission, *, namespace: str, but: str = "") -> str:
+    """Whom to ask for something, as the end of a sentence: "ask ada, bob or carol.".
+
+    `but` is who asks, for a person cannot give themselves a role.
+    """
+    names = [name for name in who_may(permission, namespace=namespace) if name != but]
     if not names:
         return "ask an administrator."
     first, last = ", ".join(names[:-1]), names[-1]

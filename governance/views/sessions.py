@@ -98,7 +98,9 @@ def _page(
         "this_session": request.session.session_key,
         "form": form,
         "is_due": is_due,
-        "ask_for_roles": ask_whom(Permission.ADMINISTER, namespace=EVERY_NAMESPACE),
+        "ask_for_roles": ask_whom(
+            Permission.ADMINISTER, namespace=EVERY_NAMESPACE, but=user.get_username()
+        ),
         "nav": "profile",
         "tokens_url": reverse("token_list"),
     }

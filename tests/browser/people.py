@@ -11,7 +11,10 @@ PASSWORD = "correct horse battery staple"
 
 
 def make_people(tower: RealTower, roles: dict[str, list[str]]) -> None:
-    """Users with their roles in namespace `default`, made as an administrator's shell would."""
+    """Users with their roles, made as an administrator's shell would.
+
+    A role is one of namespace `default`, or written NAMESPACE:ROLE.
+    """
     subprocess.run(
         [sys.executable, "-m", "tests.browser.people", json.dumps(roles)],
         cwd=ROOT,
@@ -33,7 +36,8 @@ def _main(roles: dict[str, list[str]]) -> None:
     for name, held in roles.items():
         user = User.objects.create_user(username=name, password=PASSWORD)
         for role in held:
-            Membership.objects.create(user=user, namespace="default", role=role)
+            namespace, _, word = role.rpartition(":")
+            Membership.objects.create(user=user, namespace=namespace or "default", role=word)
 
 
 if __name__ == "__main__":

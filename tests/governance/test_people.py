@@ -107,7 +107,7 @@ def test_only_an_administrator_of_everything_sees_or_changes_people(people: Any)
         assert browser.get("/people/admin").status_code == 403
         assert browser.post("/people/viewer/deactivate").status_code == 403
     principal = principal_of(local)
-    with pytest.raises(NotAllowed, match="role admin in namespace"):
+    with pytest.raises(NotAllowed, match="role admin in every namespace"):
         change_roles(people["viewer"], give=[ADMIN], by=principal)
     with pytest.raises(NotAllowed, match="role admin"):
         add_person("mallory", grants=[ADMIN], by=principal)
