@@ -23,7 +23,7 @@ PAIRS = [
 GRAPHICS = [
     (graphic, surface)
     for graphic in ("line-strong", "accent-fill", "warning-fill", "danger-fill")
-    for surface in ("page", "surface", "surface-raised")
+    for surface in ("page", "surface", "surface-raised", "surface-sunken")
 ]
 
 

@@ -31,7 +31,7 @@ export class CanvasRenderer {
       const y = (places[2 * i + 1] - camera.y) * unit;
       if (x < -unit || y < -unit || x > canvas.width + unit || y > canvas.height + unit) continue;
       const [state, kind, flags] = looks.subarray(4 * i, 4 * i + 3);
-      context.fillStyle = context.strokeStyle = palette.css[STATE_TONES[state]] ?? palette.css.quiet;
+      context.fillStyle = context.strokeStyle = palette.fills[STATE_TONES[state]] ?? palette.css.quiet;
       const isHollow = state === 0 || state === 5;
       if (isSmall && !isHollow) context.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
       else {

@@ -2,7 +2,7 @@
 
 import { STATE_TONES } from "./store.js";
 
-/** `{states: [[r, g, b], ...], css: {tone: "rgb(...)"}, ink, accent}`; components 0 to 1. */
+/** `{states: [[r, g, b], ...], css: {tone: "rgb(...)"}, fills, ink, accent}`; components 0 to 1. */
 export function readPalette(host) {
   const probe = document.createElement("span");
   probe.className = "palette-probe";
@@ -12,11 +12,12 @@ export function readPalette(host) {
     return getComputedStyle(probe).color;
   };
   const css = {};
-  for (const tone of ["idle", "active", "warning", "good", "danger", "ink", "quiet", "line", "surface", "wash"]) {
+  for (const tone of ["idle", "active", "warning", "warning-fill", "good", "danger", "ink", "quiet", "line", "surface", "wash"]) {
     css[tone] = read(tone);
   }
   probe.remove();
-  return { css, states: STATE_TONES.map((tone) => numbers(css[tone])), ink: numbers(css.ink), accent: numbers(css.active) };
+  const fills = { ...css, warning: css["warning-fill"] }; // shapes may be brighter than words
+  return { css, fills, states: STATE_TONES.map((tone) => numbers(fills[tone])), ink: numbers(css.ink), accent: numbers(css.active) };
 }
 
 function numbers(colour) {
