@@ -3,10 +3,12 @@
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 SWEEPS = 4  # passes of barycentre ordering; more gain little (Sugiyama et al. 1981, 5.2)
 SETTLING_PASSES = 6  # passes that pull nodes towards their neighbours' mean height
+WAYPOINTS_MAX = 4_000  # beyond it long edges are drawn straight: nobody follows them by eye
 
 Node = TypeVar("Node", bound=Hashable)
 
@@ -21,9 +23,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout(Generic[Node]):
-    """Positions of every node; `layers` columns and `rows` rows hold all of them."""
+    """Positions of every node; `layers` columns and `rows` rows hold all of them.
+
+    `waypoints` are where an edge (cause, effect) passes the layers between its ends, left to right.
+    """
 
     places: Mapping[Node, Place]
+    waypoints: Mapping[tuple[Node, Node], tuple[Place, ...]]
     layers: int
     rows: float
 
@@ -42,12 +48,48 @@ def lay_out(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> Layout
         after[a].append(b)
         before[b].append(a)
     layer = _layers(after, before)
+    chains = _chains(sorted(pairs), layer, after, before)
     columns = _ordered(layer, after, before)
     rows = _settled(columns, after, before)
     top = min(rows, default=0.0)
-    places = {node: Place(layer[index], rows[index] - top) for node, index in number.items()}
+    places = [Place(one, row - top) for one, row in zip(layer, rows, strict=True)]
     height = max(rows, default=0.0) - top + 1 if nodes else 0.0
-    return Layout(places, len(columns), height)
+    return Layout(
+        {node: places[index] for node, index in number.items()},
+        {
+            (nodes[a], nodes[b]): tuple(places[one] for one in chain)
+            for (a, b), chain in chains.items()
+        },
+        len(columns),
+        height,
+    )
+
+
+def _chains(
+    pairs: Sequence[tuple[int, int]],
+    layer: list[int],
+    after: list[list[int]],
+    before: list[list[int]],
+) -> dict[tuple[int, int], range]:
+    """Stand-ins for long edges, one in each layer they pass, so that they pass between nodes."""
+    long = [(a, b) for a, b in pairs if layer[b] - layer[a] > 1]
+    if sum(layer[b] - layer[a] - 1 for a, b in long) > WAYPOINTS_MAX:
+        return {}
+    chains = {}
+    for a, b in long:
+        first = len(layer)
+        chains[a, b] = range(first, first + layer[b] - layer[a] - 1)
+        layer += range(layer[a] + 1, layer[b])
+        after[a].remove(b)
+        before[b].remove(a)
+        stops = [a, *chains[a, b], b]
+        for _ in chains[a, b]:
+            after.append([])
+            before.append([])
+        for left, right in pairwise(stops):
+            after[left].append(right)
+            before[right].append(left)
+    return chains
 
 
 def _layers(after: Sequence[list[int]], before: Sequence[list[int]]) -> list[int]:

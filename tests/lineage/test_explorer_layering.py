@@ -1,5 +1,6 @@
 """Layered positions: effects to the right of causes, rows apart, cycles and size no trouble."""
 
+import itertools
 import random
 import time
 
@@ -14,8 +15,21 @@ def test_every_effect_stands_to_the_right_of_its_causes() -> None:
     layout = lay_out("abcd", edges)
     for cause, effect in edges:
         assert layout.places[cause].layer < layout.places[effect].layer
-    assert (layout.layers, layout.rows) == (3, 2.0)
+    assert layout.layers == 3
+
+
+def test_a_diamond_stands_level() -> None:
+    layout = lay_out("abcd", [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    assert (layout.rows, layout.waypoints) == (2.0, {})
     assert layout.places["a"].row == layout.places["d"].row == 0.5
+
+
+def test_a_long_edge_passes_between_the_nodes_of_the_layers_it_crosses() -> None:
+    layout = lay_out("abcd", [("a", "b"), ("b", "c"), ("c", "d"), ("a", "d")])
+    passed = layout.waypoints["a", "d"]
+    assert [place.layer for place in passed] == [1, 2]
+    for name, place in zip("bc", passed, strict=True):
+        assert abs(layout.places[name].row - place.row) >= 1
 
 
 def test_a_cycle_is_cut_and_everything_is_placed() -> None:
@@ -44,5 +58,5 @@ def test_ten_thousand_nodes_stand_a_row_apart_in_no_time() -> None:
         columns.setdefault(place.layer, []).append(place.row)
     for rows in columns.values():
         rows.sort()
-        assert all(below - above > 0.999 for above, below in zip(rows, rows[1:], strict=False))
+        assert all(below - above > 0.999 for above, below in itertools.pairwise(rows))
     assert all(layout.places[a].layer < layout.places[b].layer for a, b in edges)
