@@ -16,6 +16,12 @@ from governance.models import BundleVersion
 
 PER_KIND: Final = 6  # of each kind; who wants more narrows the text or opens the list
 TEXT_MAX: Final = 100  # characters looked for
+ACTIONS: Final = (  # label, route, what one must be allowed somewhere
+    ("New Goal", "goal_new", Permission.OPERATE),
+    ("Kill switch", "kill_switch", Permission.OPERATE),
+    ("Verify an evidence pack", "audit_verify", None),
+    ("Make an API token", "token_list", None),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +39,11 @@ class Entry:
 
 def actions_for(principal: Principal) -> list[Entry]:
     """What this person may begin from anywhere."""
-    actions = [Entry("Action", "Make an API token", "", reverse("token_list"))]
-    if _may(principal, Permission.OPERATE):
-        actions.insert(0, Entry("Action", "New Goal", "", reverse("goal_new")))
-    return actions
+    return [
+        Entry("Action", label, "", reverse(route))
+        for label, route, permission in ACTIONS
+        if permission is None or _may(principal, permission)
+    ]
 
 
 def find_objects(principal: Principal, text: str) -> list[Entry]:
