@@ -54,6 +54,14 @@ def _is_established(definition: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
+def api(plane: ControlPlane) -> Iterator[KubernetesApi]:
+    """The product's own client, as the administrator."""
+    client = KubernetesApi(CONTEXT, config_file=str(plane.kubeconfig))
+    yield client
+    client.close()
+
+
+@pytest.fixture
 def tower(people: dict[str, Any], twins: Any) -> Tower:
     """The services as the entry points use them, with the starter bundle in force."""
     from governance.services.bundles import ensure_starter_bundle
@@ -68,8 +76,8 @@ class Stand:
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self.plane = plane
         self.namespace = namespace
-        api = KubernetesApi(CONTEXT, config_file=str(plane.kubeconfig))
-        self.cluster = KubernetesCluster(api)
+        self.api = KubernetesApi(CONTEXT, config_file=str(plane.kubeconfig))
+        self.cluster = KubernetesCluster(self.api)
 
     def spec(self, name: str = "tune-1", **changes: object) -> WorkloadSpec:
         """A request for a workload in this namespace; names are unique over all tests."""
@@ -129,6 +137,7 @@ class Stand:
             time.sleep(0.1)
         for status in self.cluster.list():
             self.cluster.forget(status.name)
+        self.api.close()
 
 
 @pytest.fixture

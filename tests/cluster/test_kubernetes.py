@@ -102,8 +102,8 @@ def test_a_deleted_attempt_stays_readable_until_it_is_forgotten(stand: Stand) ->
     assert stand.cluster.get(name).reason == "Deleted"
     for _ in range(2):
         stand.cluster.forget(name)
-    stand_gone = stand.cluster.get(name)
-    assert stand_gone is None or stand_gone.is_finished
+    gone = stand.cluster.get(name)
+    assert gone is None or gone.is_finished  # until the Job's own deletion has ended
 
 
 def test_a_name_means_one_specification(stand: Stand) -> None:

@@ -134,6 +134,7 @@ def desk(plane: ControlPlane, tower: Any) -> Iterator[Desk]:
     if desk.resource() is not None:
         desk.plane.request("PATCH", desk.path, {"metadata": {"finalizers": []}}, content_type=MERGE)
         desk.api.delete(desk.path)
+    desk.api.close()
 
 
 def test_a_goal_of_kubectl_becomes_a_row_and_tells_where_it_stands(desk: Desk) -> None:
@@ -335,11 +336,11 @@ def test_killed_between_any_two_writes_it_ends_the_same(
         if other.resource() is not None:
             plane.request("PATCH", other.path, {"metadata": {"finalizers": []}}, content_type=MERGE)
             other.api.delete(other.path)
+        other.api.close()
 
 
-def test_one_operator_leads_and_another_takes_over(plane: ControlPlane) -> None:
+def test_one_operator_leads_and_another_takes_over(api: KubernetesApi) -> None:
     now = [0.0]
-    api = KubernetesApi(CONTEXT, config_file=str(plane.kubeconfig))
     name = f"election-{next(numbers)}"
     first, second = (
         Election(api, identity=who, namespace="default", name=name, monotonic=lambda: now[0])
@@ -358,10 +359,11 @@ def test_one_operator_leads_and_another_takes_over(plane: ControlPlane) -> None:
     assert first.campaign()
 
 
-def test_a_lease_cannot_be_renewed_by_words_alone(plane: ControlPlane, tmp_path: Any) -> None:
+def test_a_leader_that_cannot_renew_stops_with_its_term(
+    plane: ControlPlane, api: KubernetesApi, tmp_path: Any
+) -> None:
     now = [0.0]
     broken = json.loads(plane.kubeconfig.read_text())
-    api = KubernetesApi(CONTEXT, config_file=str(plane.kubeconfig))
     election = Election(
         api, identity="one", namespace="default", name=f"election-{next(numbers)}",
         monotonic=lambda: now[0],

@@ -90,6 +90,12 @@ class KubernetesApi:
         self._limit = limit
         self._client: Any = None
 
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        if self._client is not None:
+            self._client.rest_client.pool_manager.clear()
+            self._client = None
+
     def get(self, path: str, **query: str | int) -> Object:
         """One object. Raises ObjectAbsent, ClusterUnavailable."""
         return self._json("GET", path, query=query)
