@@ -8,9 +8,10 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
-from console.audience import topics_of
+from console.audience import is_session_alive, topics_of
 
 BEAT_SECONDS = 2.0  # a page calls itself stale after 5 s of silence (DESIGN, I10)
+ALIVE_BEATS = 2  # a session that was ended hears nothing more after 4 s
 REAUTHORISE_BEATS = 5  # a person shut out hears nothing more after 10 s
 SIGNED_OUT = 4401  # private close codes, named after the HTTP statuses
 FORBIDDEN = 4403
@@ -37,6 +38,7 @@ class HintConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # ships n
             await self.close(code=SIGNED_OUT)
             return
         self.user_pk: int = user.pk
+        self.session_key = str(self.scope["session"].session_key)
         await self._join(await database_sync_to_async(topics_of)(self.user_pk))
         if not self.topics:
             await self.close(code=FORBIDDEN)
@@ -71,6 +73,11 @@ class HintConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # ships n
         while True:
             await asyncio.sleep(self.beat_seconds)
             beats += 1
+            if beats % ALIVE_BEATS == 0 and not await database_sync_to_async(is_session_alive)(
+                self.session_key
+            ):
+                await self.close(code=SIGNED_OUT)
+                return
             if beats % REAUTHORISE_BEATS == 0:
                 await self._join(await database_sync_to_async(topics_of)(self.user_pk))
                 if not self.topics:

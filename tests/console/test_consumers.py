@@ -130,6 +130,22 @@ async def test_who_loses_the_role_hears_nothing_more(people: Any) -> None:
     assert message["code"] == 4403
 
 
+async def test_a_session_that_is_ended_hears_nothing_more(people: Any) -> None:
+    from governance.services.sessions import end_all_sessions
+
+    socket = await listen(people["viewer"])
+    await socket.connect()
+    await socket.receive()
+    assert await database_sync_to_async(end_all_sessions)(people["viewer"]) == 1
+    for _ in range(20):
+        message = await socket.receive_output(timeout=5)
+        if message["type"] == "websocket.close":
+            break
+    else:
+        raise AssertionError("the socket stayed open")
+    assert message["code"] == 4401
+
+
 async def test_what_a_page_sends_is_ignored(people: Any) -> None:
     socket = await listen(people["viewer"])
     await socket.connect()
