@@ -100,7 +100,13 @@ def test_several_are_reviewed_with_their_sum_and_answered(people: Any, signed_in
         assert answer.status_code == 200
         assert "3 of 3 denied" in answer.content.decode()
     assert {one.state for one in Approval.objects.exclude(pk=barred.pk)} == {"denied"}
-    for wrong in ({"reason": ""}, {"seen": ["nonsense"]}, {"decision": "x"}, {"seen": []}):
+    wrongs: list[dict[str, Any]] = [
+        {"reason": ""},
+        {"seen": ["nonsense"]},
+        {"decision": "x"},
+        {"seen": []},
+    ]
+    for wrong in wrongs:
         assert browser.post("/approvals/bulk", {**form, **wrong}).status_code == 422
 
 
