@@ -160,4 +160,4 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
         reached.add(olivia.page.evaluate("document.activeElement.textContent.trim()"))
         style = olivia.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert style != "none"
-    assert {"Goals", "Agents", "Releases", "Journal", "New Goal"} <= reached
+    assert {"Goals", "Agents", "Lineage", "Audit", "New Goal"} <= reached
