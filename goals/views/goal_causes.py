@@ -69,7 +69,6 @@ class Facts:
 
     attempt: Attempt | None = None
     costs: list[tuple[str, int]] = field(default_factory=list)  # unit, amount settled
-    entry_uid: UUID | None = None  # the newest ledger entry that names it
     artifacts: list[Artifact] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     decision: Decision | None = None  # that let its attempt run
@@ -246,8 +245,6 @@ def _add_costs(found: Mapping[str, Facts], ids: Sequence[str], goal: Goal) -> No
     sums = entries.filter(kind=EntryKind.SETTLE).order_by().values_list("span_id", "account__unit")
     for span_id, unit, amount in sums.annotate(Sum("amount")):
         found[span_id].costs.append((unit, int(amount)))
-    for span_id, uid in entries.order_by("created_at").values_list("span_id", "uid"):
-        found[span_id].entry_uid = uid
 
 
 def _attempts(spans: Sequence[Span]) -> dict[str, Attempt]:

@@ -4,7 +4,6 @@ from http import HTTPStatus
 from typing import Any
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
@@ -31,6 +30,8 @@ from goals.services.apply import (
     resume_goal,
 )
 from goals.services.verdicts import verdict_rows
+from goals.services.why import SPAN_ID
+from goals.views.goal_cursor import cursor_page
 from goals.views.goal_graph import compared, graph_page
 from goals.views.goal_timeline import timeline
 from governance.access import visible_approvals, visible_decisions, visible_records
@@ -119,10 +120,6 @@ def goal_page(
     return render(request, f"goals/goal_{tab}.html{part}", frame, status=status)
 
 
-def _page(request: HttpRequest, rows: Any) -> Any:
-    return Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
-
-
 @require_GET
 @vary_on_headers("HX-Request")
 def goal_detail(request: HttpRequest, reference: str) -> HttpResponse:
@@ -186,15 +183,21 @@ def goal_steer(request: HttpRequest, reference: str) -> HttpResponse:
 @require_GET
 @vary_on_headers("HX-Request")
 def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
-    """Every entry of the Goal's accounts, newest first."""
+    """Every entry of the Goal's accounts, newest first; `?span=` those of one span."""
     goal = get_visible_goal(session_principal(request), reference)
     rows = LedgerEntry.objects.filter(account__goal=goal).select_related("account")
     span = time_range(request.GET)
     rows = rows.filter(span.q("created_at")).order_by("-created_at", "-uid")
+    of_span = request.GET.get("span", "")
+    if SPAN_ID.fullmatch(of_span):
+        rows = rows.filter(span_id=of_span)
+    else:
+        of_span = ""
     if export := table_export(request, name="ledger", columns=LEDGER_COLUMNS, rows=rows):
         return export
-    page = _page(request, rows)
-    return goal_page(request, goal, "ledger", {"page": page, "range": span})
+    page = cursor_page(request, rows, key="created_at")
+    context = {"page": page, "range": span, "of_span": of_span}
+    return goal_page(request, goal, "ledger", context)
 
 
 @require_GET
@@ -206,7 +209,7 @@ def goal_attempts(request: HttpRequest, reference: str) -> HttpResponse:
     found = Attempt.objects.filter(span.q("created_at"), goal_uid=goal.uid).order_by("-created_at")
     if export := table_export(request, name="attempts", columns=ATTEMPT_COLUMNS, rows=found):
         return export
-    page = _page(request, found)
+    page = cursor_page(request, found, key="created_at")
     sources = gpu_sources()
     rows = [(attempt, metering_word(attempt, sources)) for attempt in page.object_list]
     return goal_page(request, goal, "attempts", {"page": page, "rows": rows, "range": span})
@@ -225,7 +228,7 @@ def goal_decisions(request: HttpRequest, reference: str) -> HttpResponse:
         return export
     approvals = visible_approvals(principal).filter(goal_uid=goal.uid)
     context = {
-        "page": _page(request, decisions),
+        "page": cursor_page(request, decisions, key="at"),
         "range": span,
         "approvals": list(approvals.order_by("-created_at")[:PAGE_SIZE]),
     }
@@ -241,7 +244,7 @@ def goal_lineage(request: HttpRequest, reference: str) -> HttpResponse:
     context = {
         "releases": list(Release.objects.filter(goal_uid=goal.uid)[:PAGE_SIZE]),
         "artifacts": list(Artifact.objects.filter(goal_uid=goal.uid)[:PAGE_SIZE]),
-        "page": _page(request, edges),
+        "page": cursor_page(request, edges, key="id", is_descending=False),
     }
     return goal_page(request, goal, "lineage", context)
 
@@ -257,4 +260,5 @@ def goal_journal(request: HttpRequest, reference: str) -> HttpResponse:
     rows = rows.filter(span.q("at")).order_by("-seq")
     if export := table_export(request, name="journal", columns=RECORD_COLUMNS, rows=rows):
         return export
-    return goal_page(request, goal, "journal", {"page": _page(request, rows), "range": span})
+    page = cursor_page(request, rows, key="seq")
+    return goal_page(request, goal, "journal", {"page": page, "range": span})

@@ -101,9 +101,12 @@ def test_a_picked_action_shows_its_chain_identity_verdict_and_cost(
     assert 0 < chain.index("saw latency") < chain.index("quantize model")
     assert "confidence 0.8" in said
     assert attempt.spiffe_id in said
-    assert f"/goals/{goal}/ledger#entry-{entry.uid}" in said
+    assert f"/goals/{goal}/ledger?span={ACTION}" in said
     assert "cost 2.5 GPU-seconds" in said
     assert "/decisions/" in said
+    ledger = words(viewer.get(f"/goals/{goal}/ledger?span={ACTION}"))
+    assert f"entry-{entry.uid}" in ledger
+    assert ledger.count('id="entry-') == 1
 
 
 def test_effects_open_a_dozen_at_a_time(viewer: Client, goal: Goal, trace: Trace) -> None:
