@@ -108,9 +108,13 @@ export class FleetMap {
       mostScale: FIT_MOST,
     });
     const places = new Float32Array(slots.length * 2);
+    this.placeOf = new Uint32Array(this.store.capacity);
+    this.looks = new Uint8Array(slots.length * 4);
+    this.flashed = new Float32Array(slots.length);
     this.layout.order.forEach((slot, i) => {
       places[2 * i] = this.layout.xs[slot];
       places[2 * i + 1] = this.layout.ys[slot];
+      this.placeOf[slot] = i;
     });
     this.renderer.setPlaces(places);
     if (this.isFitted) this.fit();
@@ -129,24 +133,26 @@ export class FleetMap {
     }, wait);
   }
 
-  /** States have changed: tell the renderer and draw. */
-  changed() {
+  /** These slots (all, without any named) have changed: tell the renderer and draw. */
+  changed(slots = this.layout.order) {
     const began = performance.now();
-    const { store } = this;
     const { order } = this.layout;
-    const looks = new Uint8Array(order.length * 4);
-    const flashed = new Float32Array(order.length);
-    for (let i = 0; i < order.length; i += 1) {
-      const slot = order[i];
-      looks[4 * i] = store.state[slot];
-      looks[4 * i + 1] = store.kind[slot];
-      looks[4 * i + 2] = (slot === this.selected ? 1 : 0) | (store.marked[slot] << 1);
-      flashed[i] = this.motion.matches ? store.flashed[slot] : 0;
+    for (const slot of slots) {
+      const place = this.placeOf[slot];
+      if (order[place] === slot) this.setLook(slot, place); // else it is not shown
     }
-    this.renderer.setLooks(looks, flashed);
+    this.renderer.setLooks(this.looks, this.flashed);
     this.movesUntil = this.motion.matches ? performance.now() + FLASH_MS : 0;
     this.spent = (this.spent ?? 0) + performance.now() - began; // reading the frame counts, too
     this.draw();
+  }
+
+  setLook(slot, place) {
+    const { store, looks } = this;
+    looks[4 * place] = store.state[slot];
+    looks[4 * place + 1] = store.kind[slot];
+    looks[4 * place + 2] = (slot === this.selected ? 1 : 0) | (store.marked[slot] << 1);
+    this.flashed[place] = this.motion.matches ? store.flashed[slot] : 0;
   }
 
   draw() {

@@ -64,14 +64,16 @@ export class Strips {
   /** Agents of each Goal by state. */
   counts() {
     const { store } = this;
-    const counts = new Map();
+    const all = new Uint32Array(store.goals.length * STATES.length);
     for (let slot = 0; slot < store.top; slot += 1) {
-      if (!store.alive[slot]) continue;
-      let some = counts.get(store.goal[slot]);
-      if (!some) counts.set(store.goal[slot], (some = new Uint32Array(STATES.length)));
-      some[store.state[slot]] += 1;
+      if (store.alive[slot] && store.goal[slot] < store.goals.length) all[store.goal[slot] * STATES.length + store.state[slot]] += 1;
     }
-    return counts;
+    return {
+      get: (number) => {
+        const some = all.subarray(number * STATES.length, (number + 1) * STATES.length);
+        return some.some((count) => count > 0) ? some : null;
+      },
+    };
   }
 
   strip(goal, counts, now) {

@@ -246,7 +246,7 @@ class FleetTower extends HTMLElement {
       if (this.selection.restore()) this.showChosen();
       this.relayout(true);
     } else if (result.membership || (!this.matcher.isEmpty && result.slots.length)) this.relayout();
-    if (!result.whole && result.slots.length) this.map.changed();
+    if (!result.whole && result.slots.length) this.map.changed(result.slots);
     if (this.wantedRun) this.findWanted();
     if (!this.stripsDue) {
       this.stripsDue = setTimeout(() => this.showWords(), STRIPS_MS);
