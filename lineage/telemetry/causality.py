@@ -49,12 +49,22 @@ def cause_chain(start: Edge, find: Callable[[str], Edge | None]) -> list[str]:
     return [edge.span_id for edge in chain[: last + 1]]
 
 
-def effect_ids(edges: Iterable[Edge], start: str, *, limit: int) -> Sequence[str]:
-    """Ids of everything downstream of a span, breadth first, each once, without the span itself."""
-    children: dict[str, list[str]] = defaultdict(list)
+def children_of(
+    edges: Iterable[Edge], causes: Iterable[str] | None = None
+) -> defaultdict[str, list[str]]:
+    """Ids of what came directly from each span (or from each of `causes`), in the edges' order."""
+    wanted = None if causes is None else set(causes)
+    children: defaultdict[str, list[str]] = defaultdict(list)
     for edge in edges:
         for cause in {edge.parent_observation, edge.parent_span_id} - {"", edge.span_id}:
-            children[cause].append(edge.span_id)
+            if wanted is None or cause in wanted:
+                children[cause].append(edge.span_id)
+    return children
+
+
+def effect_ids(edges: Iterable[Edge], start: str, *, limit: int) -> Sequence[str]:
+    """Ids of everything downstream of a span, breadth first, each once, without the span itself."""
+    children = children_of(edges)
     found: dict[str, None] = {}
     queue = deque([start])
     while queue and len(found) < limit:

@@ -24,7 +24,7 @@ from lineage.telemetry.base import (
     TelemetryUnavailable,
     TokenUsage,
 )
-from lineage.telemetry.causality import Edge, cause_chain, effect_ids
+from lineage.telemetry.causality import Edge, cause_chain, children_of, effect_ids
 from lineage.telemetry.envelope import envelopes
 from lineage.telemetry.paging import MAX_PAGE, check_limit, decode_cursor, encode_cursor
 from lineage.telemetry.spans import EPOCH, STATUS_NAMES
@@ -56,6 +56,9 @@ SPAN_COLUMNS = """
     status_message, parent_observation, confidence, mapKeys(attributes), mapValues(attributes),
     attribute_types
 """
+# Steps of a walk that are asked one by one; a longer walk reads the Goals it crosses whole. One
+# question is some milliseconds, a Goal of 50,000 spans is half a second.
+STEPS = 12
 POSITION = "toUnixTimestamp64Micro(start_at), trace_id, span_id, attempt_uid"
 
 
@@ -226,15 +229,18 @@ class ClickHouseTelemetry:
         position = (last.start_at, last.trace_id, last.span_id, last.owner.attempt_uid)
         return SpanPage(page, encode_cursor(position))
 
-    def _edges(self, namespace: str, goal_uids: Iterable[str]) -> list[Edge]:
+    def _edges(self, where: str, order: str = POSITION, **parameters: Any) -> list[Edge]:
         rows = self._rows(
             "SELECT span_id, goal_uid, parent_observation, parent_span_id, is_observation"  # noqa: S608 - fixed texts
-            " FROM spans FINAL WHERE namespace = {namespace:String}"
-            f" AND goal_uid IN {{goals:Array(String)}} ORDER BY {POSITION}",
-            namespace=namespace,
-            goals=list(goal_uids),
+            f" FROM spans FINAL WHERE namespace = {{namespace:String}} AND {where}"
+            f" ORDER BY {order}",
+            **parameters,
         )
         return [Edge(*row) for row in rows]
+
+    def _edges_of(self, namespace: str, goal_uids: Iterable[str]) -> list[Edge]:
+        where = "goal_uid IN {goals:Array(String)}"
+        return self._edges(where, namespace=namespace, goals=list(goal_uids))
 
     def _by_ids(self, namespace: str, span_ids: Sequence[str]) -> list[Span]:
         """Spans in the order of their ids."""
@@ -247,15 +253,27 @@ class ClickHouseTelemetry:
     def causes(self, namespace: str, span_id: str) -> Sequence[Span]:
         known: dict[str, Edge] = {}
         absent: set[str] = set()
+        goals: list[str] = []
+        looked_up = 0
 
         def find(wanted: str) -> Edge | None:
+            nonlocal looked_up
             if wanted not in known and wanted not in absent:
-                span = self.span(namespace, wanted)  # a cause may lie in another Goal
-                if span is None:
+                looked_up += 1
+                # A cause may lie in another Goal; of two spans with one id the nearer is meant.
+                found = self._edges(
+                    "span_id = {span_id:String}",
+                    f"goal_uid NOT IN {{goals:Array(String)}}, {POSITION} LIMIT 1",
+                    namespace=namespace, span_id=wanted, goals=goals,
+                )  # fmt: skip
+                if not found:
                     absent.add(wanted)
-                else:
-                    for edge in self._edges(namespace, [span.owner.goal_uid]):
-                        known.setdefault(edge.span_id, edge)
+                elif looked_up > STEPS:
+                    found = self._edges_of(namespace, [found[0].goal_uid])
+                for edge in found:
+                    known.setdefault(edge.span_id, edge)
+                    if edge.goal_uid not in goals:
+                        goals.append(edge.goal_uid)
             return known.get(wanted)
 
         start = find(span_id)
@@ -268,22 +286,35 @@ class ClickHouseTelemetry:
         start = self.span(namespace, span_id)
         if start is None:
             return []
-        goals = {start.owner.goal_uid}
+        found: dict[str, None] = {}
+        wave = [span_id]
+        for _ in range(STEPS):
+            children = children_of(self._children(namespace, wave), wave)
+            fresh = dict.fromkeys(child for cause in wave for child in children[cause])
+            wave = [child for child in fresh if child not in found and child != span_id]
+            wave = wave[: limit - len(found)]
+            found.update(dict.fromkeys(wave))
+            if not wave or len(found) >= limit:
+                return self._by_ids(namespace, list(found))
+        return self._effects_within(namespace, {start.owner.goal_uid}, span_id, limit=limit)
+
+    def _children(self, namespace: str, span_ids: Sequence[str]) -> list[Edge]:
+        where = (
+            "(parent_observation IN {ids:Array(String)} OR parent_span_id IN {ids:Array(String)})"
+        )
+        return self._edges(where, namespace=namespace, ids=list(span_ids))
+
+    def _effects_within(
+        self, namespace: str, goals: set[str], span_id: str, *, limit: int
+    ) -> Sequence[Span]:
+        """What is downstream over many steps: the Goals that it crosses are read whole."""
         while True:
-            found = effect_ids(self._edges(namespace, sorted(goals)), span_id, limit=limit)
+            found = effect_ids(self._edges_of(namespace, sorted(goals)), span_id, limit=limit)
             # Another Goal may have acted on what this one saw or did.
-            rows = self._rows(
-                "SELECT DISTINCT goal_uid FROM spans WHERE namespace = {namespace:String}"
-                " AND goal_uid NOT IN {goals:Array(String)}"
-                " AND (parent_observation IN {ids:Array(String)}"
-                " OR parent_span_id IN {ids:Array(String)})",
-                namespace=namespace,
-                goals=sorted(goals),
-                ids=[span_id, *found],
-            )
-            if not rows:
+            further = {edge.goal_uid for edge in self._children(namespace, [span_id, *found])}
+            if further <= goals:
                 return self._by_ids(namespace, found)
-            goals.update(goal for (goal,) in rows)
+            goals = goals | further
 
     def who_changed(self, namespace: str, target: str, *, limit: int = 100) -> Sequence[Span]:
         check_limit(limit, most=MAX_PAGE)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -185,6 +186,17 @@ def test_effects_come_breadth_first_and_cross_goals(telemetry: Telemetry, ns: st
     assert [s.span_id for s in telemetry.effects(ns, A)] == [B, D, C, E]
     assert [s.span_id for s in telemetry.effects(ns, A, limit=2)] == [B, D]
     assert [s.span_id for s in telemetry.causes(ns, E)] == [E, D, A]
+
+
+def test_a_long_walk_is_walked_to_its_end(telemetry: Telemetry, ns: str) -> None:
+    ids = [f"{number:016x}" for number in range(1, 41)]
+    spans = [span(ids[0], observation__metric="latency")]
+    spans += [span(one, parent=before, at=n) for n, (before, one) in enumerate(pairwise(ids), 1)]
+    telemetry.write_spans([batch(*spans[:20], namespace=ns)])
+    telemetry.write_spans([batch(*spans[20:], namespace=ns, goal_uid="goal-2")])
+    assert [s.span_id for s in telemetry.effects(ns, ids[0])] == ids[1:]
+    assert [s.span_id for s in telemetry.effects(ns, ids[0], limit=5)] == ids[1:6]
+    assert [s.span_id for s in telemetry.causes(ns, ids[-1])] == ids[::-1]
 
 
 def test_who_changed_lists_the_newest_first(telemetry: Telemetry, ns: str) -> None:
