@@ -61,9 +61,10 @@ def main() -> int:
     """Start a tower with the example, wait until there is something to see, photograph it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, chromium() as browser:
-        tower = RealTower(Path(directory), EXAMPLE="1").start().ready()
+        tower = RealTower(Path(directory), EXAMPLE="1")
         try:
-            everything = ["admin", "approver", "auditor", "operator", "policy_author"]
+            tower.start().ready()
+            everything = [f"*:{role}" for role in ("admin", "approver", "auditor", "operator")]
             make_people(tower, {"avery": everything, "robin": ["viewer"], "kim": ["approver"]})
             settle(tower)
             facts = facts_of(tower)
