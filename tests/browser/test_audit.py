@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, chromium, person
-from tests.browser.test_lineage import fits, seed, url
+from tests.browser.chromium import PHONE, chromium
+from tests.browser.test_lineage import fits, seed, signed_in
 from tests.console.real_tower import RealTower
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -32,8 +32,7 @@ def browser() -> Iterator[Any]:
 
 
 def test_the_journal_is_searched_and_its_chain_verified(tower: RealTower, browser: Any) -> None:
-    adam = person(browser, url(tower)).sign_in("adam")
-    adam.go("/audit")
+    adam = signed_in(tower, browser, "adam", "/audit")
     field = adam.page.get_by_label("Search the journal", exact=True).last
     field.fill("action:rel")
     adam.page.locator("#audit-names option[value='action:release.activated']").wait_for(
@@ -58,8 +57,7 @@ def test_the_journal_is_searched_and_its_chain_verified(tower: RealTower, browse
 def test_a_pack_is_taken_and_a_changed_one_is_red(
     tower: RealTower, browser: Any, tmp_path: Path
 ) -> None:
-    adam = person(browser, url(tower), screen=PHONE).sign_in("adam")
-    adam.go("/audit/packs")
+    adam = signed_in(tower, browser, "adam", "/audit/packs", screen=PHONE)
     with adam.page.expect_download() as waiting:
         adam.page.get_by_role("button", name="Download the pack of calmer-checkout").click()
     pack = tmp_path / "pack.zip"

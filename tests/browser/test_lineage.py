@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.browser.chromium import PHONE, Person, chromium, person
-from tests.browser.people import make_people
+from tests.browser.people import PASSWORD, make_people
 from tests.console.real_tower import ROOT, RealTower
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -63,6 +64,17 @@ def url(tower: RealTower) -> str:
     return f"http://127.0.0.1:{tower.ports['WEB_PORT']}"
 
 
+def signed_in(tower: RealTower, browser: Any, name: str, path: str, **screen: Any) -> Person:
+    """A person who signs in on the way to a page."""
+    one = person(browser, url(tower), **screen)
+    one.go(f"/login?next={quote(path)}")
+    one.page.get_by_label("Name").fill(name)
+    one.page.get_by_label("Password").fill(PASSWORD)
+    one.page.get_by_role("button", name="Sign in").click()
+    one.page.wait_for_url(f"**{path}")
+    return one
+
+
 def fits(one: Person) -> bool:
     """Whether nothing makes the page scroll sideways."""
     width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
@@ -72,8 +84,7 @@ def fits(one: Person) -> bool:
 def test_a_question_is_asked_answered_and_followed(
     tower: RealTower, made: dict[str, str], browser: Any
 ) -> None:
-    adam = person(browser, url(tower)).sign_in("adam")
-    adam.go("/lineage")
+    adam = signed_in(tower, browser, "adam", "/lineage")
     field = adam.page.get_by_label("Release", exact=True)
     field.focus()
     options = adam.page.locator("#names-approved option")
@@ -110,18 +121,15 @@ def test_a_digest_is_recalled_and_another_person_lifts_it(
     tower: RealTower, made: dict[str, str], browser: Any
 ) -> None:
     path = f"/artifacts/{made['dataset']}"
-    adam, olivia = (person(browser, url(tower)).sign_in(name) for name in ("adam", "olivia"))
-    adam.go(path)
+    adam, olivia = (signed_in(tower, browser, name, path) for name in ("adam", "olivia"))
     adam.sees("needs the role operator or policy_author")
-    olivia.go(path)
     olivia.page.get_by_text("Recall this digest").click()
     olivia.page.get_by_label("Why").fill("The labels were wrong.")
     olivia.page.get_by_role("button", name="Recall", exact=True).click()
     olivia.page.locator("#confirm-yes").click()
     olivia.sees("Roll back to #1")
     olivia.sees("somebody else must lift it")
-    petra = person(browser, url(tower), screen=PHONE).sign_in("petra")
-    petra.go(path)
+    petra = signed_in(tower, browser, "petra", path, screen=PHONE)
     petra.page.locator("summary", has_text="Lift the recall").click()
     petra.page.get_by_label("Why").fill("Relabelled and checked.")
     petra.page.get_by_role("button", name="Lift the recall").click()
