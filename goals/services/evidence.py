@@ -218,6 +218,12 @@ def _approval(approval: Approval) -> dict[str, Any]:
         "requested_by": approval.requested_by,
         "barred": approval.barred,
         "decided_by": approval.decided_by,
+        "decided_for": approval.decided_for,
+        "quorum": approval.quorum,
+        "signatures": [
+            {"signer": one.signer, "right_of": one.right_of, "at": rfc3339(one.at)}
+            for one in approval.signatures.all()
+        ],
         "decided_at": rfc3339(approval.decided_at) if approval.decided_at else None,
         "expires_at": rfc3339(approval.expires_at),
         "reason": approval.reason,

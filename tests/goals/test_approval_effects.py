@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from goals.domain.states import EntryKind, Phase, Unit
-from goals.models import LedgerEntry
+from goals.models import Goal, LedgerEntry
 from goals.services.conditions import condition_of
 from goals.services.lapse import lapse_grants
 from goals.services.ledger import is_balanced
@@ -192,3 +192,33 @@ def test_the_stake_is_a_cost_a_deadline_or_unknown(tower: Any) -> None:
     assert (by_goal[calm.uid].damage_at, by_goal[calm.uid].damage) == (None, "")
     ordered = sorted(open_ones, key=lambda one: stakes[one.uid].urgency(expires_at=one.expires_at))
     assert [one.goal_uid for one in ordered] == [held.uid, late.uid, calm.uid]
+
+
+# --- how many must approve ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "quorum"), [(None, 1), ("3", 3), ("two", 2), ("0", 2), ("99", 9)])
+def test_a_goal_may_ask_for_several_approvers(tower: Any, text: str | None, quorum: int) -> None:
+    tower.register("profiler")
+    goal = tower.apply(more="requireApproval: true").goal
+    if text is not None:
+        Goal.objects.update(annotations={"orchestration.ai/approval-quorum": text})
+    tower.reconcile(goal)
+    assert pending(goal).quorum == quorum
+
+
+@pytest.mark.parametrize(
+    ("said", "quorum"),
+    [
+        (["plain"], 1),
+        ([{"msg": "two", "quorum": 2}, {"msg": "three", "quorum": 3}], 3),
+        ({"msg": "one", "quorum": 5}, 5),
+        ([{"msg": "too many", "quorum": 50}], 9),
+        ([{"msg": "none", "quorum": 0}, {"msg": "odd", "quorum": True}], 1),
+        (True, 1),
+    ],
+)
+def test_a_rule_may_ask_for_several_approvers(said: Any, quorum: int) -> None:
+    from governance.policy.verdict import quorum_in
+
+    assert quorum_in(said) == quorum
