@@ -262,7 +262,7 @@ class ManifestText:
         """What stands between entries of a flow collection: a space, or a line's indentation."""
         if entry.start_mark.line == collection.start_mark.line:
             return " "
-        return self._break + " " * entry.start_mark.column
+        return self._break + " " * int(entry.start_mark.column)
 
     def _cut(self, pairs: Sequence[Any], index: int, *, start: int, end: int) -> None:
         """Take an entry with its comma out of a flow collection of at least two."""

@@ -10,7 +10,8 @@ from django.http import HttpRequest
 from goals.drawing import Drawing, draw_graph
 from goals.models import Goal
 from goals.pages import GraphView, TaskFacts
-from governance.services.decisions import SEVERITY, Outcome
+from governance.policy.base import Outcome
+from governance.services.decisions import SEVERITY
 
 DRAWN_MAX = 48  # boxes that still can be told apart; more are drawn as stages
 STAGES_MAX = 16  # columns of stages, however long the longest chain
