@@ -17,6 +17,7 @@ const BLOCKS_BELOW = 2.6; // below it a group is a block of its states
 const RELAYOUT_MS = 500;
 const LABELS_MS = 500; // counts in names move no faster than strips do
 const FLASH_MS = 1600;
+const WIDTHS_MOST = 8000; // measured texts that are remembered
 const CLICK_PIXELS = 5;
 const LASSO_STEP = 4; // pixels between two points of a lasso
 const SOON_MS = 3_600_000; // a budget that ends within an hour is said beside the name
@@ -42,6 +43,7 @@ export class FleetMap {
     this.slots = new Uint32Array(0);
     this.selected = -1;
     this.by = "goal";
+    this.widths = new Map(); // of texts already measured
     this.times = []; // script milliseconds of the last frames
     this.motion = matchMedia("(prefers-reduced-motion: no-preference)");
     this.renderer = this.makeRenderer();
@@ -325,6 +327,7 @@ export class FleetMap {
     const { words, camera, palette } = this;
     this.isMoved = false;
     this.labelledAt = now;
+    this.font = ""; // a canvas that was resized has forgotten it
     words.setTransform(camera.ratio, 0, 0, camera.ratio, 0, 0);
     words.clearRect(0, 0, camera.width, camera.height);
     words.textBaseline = "alphabetic";
@@ -346,19 +349,37 @@ export class FleetMap {
     const room = this.camera.scale * this.layout.head;
     const size = Math.min(Math.max(room * 0.72, 9), 13);
     if (room < size) return; // between the blocks
-    words.font = `600 ${size}px ${this.family}`;
+    this.useFont(`600 ${size}px ${this.family}`);
     words.fillStyle = palette.css.ink;
     const counts = tally(this.store, group, STATES.length);
     const said = [2, 4, 6].filter((state) => counts[state]).map((state) => `${STATE_SHAPES[state]} ${counts[state]}`);
     const tail = [String(group.slots.length), ...said, ...fuelWords(group.goal)].join("  ");
-    const tailWidth = words.measureText(tail).width;
+    const tailWidth = this.widthOf(tail, size);
     const base = y + room - size * 0.35;
     const rest = width - tailWidth - 8;
     const title = this.clippedTitle(group, rest > 40 ? rest : width, size);
     words.fillText(title, x, base);
     if (rest <= 40) return;
     words.fillStyle = palette.css.quiet;
-    words.fillText(tail, x + words.measureText(title).width + 8, base);
+    words.fillText(tail, x + this.widthOf(title, size) + 8, base);
+  }
+
+  /** Setting a font is parsed each time, and a map has a thousand names: only another one is set. */
+  useFont(font) {
+    if (this.font === font) return;
+    this.font = font;
+    this.words.font = font;
+  }
+
+  widthOf(text, size) {
+    const key = `${size}:${text}`;
+    let width = this.widths.get(key);
+    if (width === undefined) {
+      width = this.words.measureText(text).width;
+      if (this.widths.size >= WIDTHS_MOST) this.widths.clear();
+      this.widths.set(key, width);
+    }
+    return width;
   }
 
   /** Measuring text is what costs most here: asked again only when the room has changed. */
@@ -389,7 +410,7 @@ export class FleetMap {
 
   drawNames(group) {
     const { words, camera, layout, store, palette } = this;
-    words.font = `500 10px ${this.family}`;
+    this.useFont(`500 10px ${this.family}`);
     words.fillStyle = palette.css.ink;
     words.textAlign = "center";
     for (const slot of group.slots) {
