@@ -26,6 +26,7 @@ class LiveFeed extends HTMLElement {
     this.watch = setInterval(() => this.judge(), 500);
     this.poll = setInterval(() => this.refresh(), POLL_MS);
     document.body.addEventListener("htmx:after:request", (event) => this.answered(event));
+    document.body.addEventListener("htmx:before:swap", (event) => this.keepWhatWasKnown(event));
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.refresh();
     });
@@ -69,9 +70,21 @@ class LiveFeed extends HTMLElement {
     if (status >= 200 && status < 300) this.polledAt = Date.now();
   }
 
+  /** A part that could not be read again stays as it was last known, and the page says so. */
+  keepWhatWasKnown(event) {
+    const { sourceElement: part, response } = event.detail.ctx;
+    if (!part?.matches?.("[data-live]")) return;
+    const isRefused = response.status >= 400 && response.status !== 422; // 422 is a part that says why
+    part.toggleAttribute("data-unread", isRefused);
+    if (isRefused) event.preventDefault();
+    this.judge();
+  }
+
   judge() {
     const now = Date.now();
-    if (this.isSocketAlive && now - this.heardAt < STALE_AFTER_MS) this.show("live");
+    if (document.querySelector("[data-unread]")) {
+      this.show("stale", "stale: the server cannot tell what is new");
+    } else if (this.isSocketAlive && now - this.heardAt < STALE_AFTER_MS) this.show("live");
     else if (this.polledAt && now - this.polledAt < STALE_AFTER_MS) this.show("polling");
     else if (this.heardAt || this.polledAt) {
       const silent = Math.round((now - Math.max(this.heardAt, this.polledAt)) / 1000);

@@ -253,6 +253,26 @@ def test_the_count_of_what_waits_follows_by_itself(browser: Any, console: Site) 
     avery.page.context.close()
 
 
+def test_a_part_that_cannot_be_read_again_stays_and_is_called_stale(ada: Person) -> None:
+    ada.go("/goals")
+    ada.page.locator("live-feed[data-state=live]").wait_for()
+    rows = ada.page.locator("#live tbody tr").count()
+    broken = "<!DOCTYPE html><html><body><h1>Not available</h1></body></html>"
+
+    def refuse(route: Any) -> None:
+        route.fulfill(status=503, content_type="text/html", body=broken)
+
+    ada.page.route("**/goals", refuse)
+    ada.page.evaluate("htmx.trigger(document.querySelector('#live'), 'refresh')")
+    ada.page.locator("live-feed[data-state=stale]").wait_for()
+    assert ada.page.locator("#live tbody tr").count() == rows
+    assert "grayscale" in ada.page.locator("#live").evaluate("e => getComputedStyle(e).filter")
+    ada.page.unroute("**/goals", refuse)
+    ada.page.evaluate("htmx.trigger(document.querySelector('#live'), 'refresh')")
+    ada.page.locator("live-feed[data-state=live]").wait_for()
+    assert not ada.page.locator("[data-unread]").count()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_dialogs_and_filters_break_no_rule_of_accessibility(
     browser: Any, console: Site, theme: str
