@@ -77,6 +77,9 @@ class LiveFeed extends HTMLElement {
     const isRefused = response.status >= 400 && response.status !== 422; // 422 is a part that says why
     part.toggleAttribute("data-unread", isRefused);
     if (isRefused) event.preventDefault();
+    // Gone, or no longer one's to see: the page itself says so, and what it showed is not kept.
+    const isPage = new URL(part.getAttribute("hx-get"), location).pathname === location.pathname;
+    if (isPage && [403, 404].includes(response.status)) location.reload();
     this.judge();
   }
 

@@ -273,6 +273,18 @@ def test_a_part_that_cannot_be_read_again_stays_and_is_called_stale(ada: Person)
     assert not ada.page.locator("[data-unread]").count()
 
 
+def test_a_page_that_is_no_longer_ones_to_see_is_not_kept(ada: Person) -> None:
+    ada.go("/goals")
+
+    def refuse(route: Any) -> None:
+        route.fulfill(status=403, content_type="text/html", body="<h1>Not allowed</h1>")
+
+    ada.page.route("**/goals", refuse)
+    ada.page.evaluate("htmx.trigger(document.querySelector('#live'), 'refresh')")
+    ada.page.get_by_role("heading", name="Not allowed").wait_for()
+    assert not ada.page.locator("main tbody tr").count()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_dialogs_and_filters_break_no_rule_of_accessibility(
     browser: Any, console: Site, theme: str
