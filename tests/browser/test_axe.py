@@ -54,7 +54,9 @@ class Visitor:
 
     def _note(self, response: Any) -> None:
         request = response.request
-        is_asked = request.is_navigation_request() or request.method == "POST"
+        # A page that was refused asks for its live part by the same address.
+        is_page = request.is_navigation_request() or response.url == self.page.url
+        is_asked = is_page or request.method == "POST"
         if response.status >= 400 and not is_asked:
             self.failed.append(f"{response.status} {response.url}")
 
