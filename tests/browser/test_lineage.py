@@ -107,7 +107,8 @@ def test_a_question_is_asked_answered_and_followed(
     adam.page.keyboard.press("Enter")
     adam.page.wait_for_url(re.compile("open="))
     assert boxes.count() > drawn
-    adam.page.locator(".lineage-node > a[aria-label^='dataset rides']").focus()
+    others = adam.page.locator(".lineage-node:not(.is-start) > a:not(.lineage-open)")
+    others.first.focus()
     adam.page.keyboard.press("Enter")
     adam.page.wait_for_url(re.compile("ask=around"))
     adam.go(f"/lineage?ask=touched&of={made['dataset']}")
