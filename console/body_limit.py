@@ -8,9 +8,11 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from console.problems import problem_response
+from lineage.evidence.inspection import PACK_MAX_BYTES
 
 BODY_MAX_BYTES = 8 << 20  # forms and JSON; twice what Django itself takes into memory
 UPLOAD_PATH = "/api/v1/artifacts"
+PACK_PATH = "/audit/verify"  # an evidence pack that somebody wants verified
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -35,7 +37,12 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope.get("headers", [])}
         is_upload = scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOAD_PATH
-        limit = settings.UPLOAD_MAX_BYTES if is_upload else BODY_MAX_BYTES
+        is_pack = scope["method"] == "POST" and scope["path"] == PACK_PATH
+        limit = BODY_MAX_BYTES
+        if is_upload:
+            limit = settings.UPLOAD_MAX_BYTES
+        elif is_pack and await self.is_held(headers):
+            limit = PACK_MAX_BYTES + BODY_MAX_BYTES  # and what surrounds a file in a form
         if _content_length(headers) > limit:
             await _refuse_size(send, limit)
             return

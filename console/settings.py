@@ -36,6 +36,7 @@ WORKER_CONCURRENCY = env.whole_number("WORKER_CONCURRENCY", default=4, low=1, hi
 
 # --- Behaviour ---------------------------------------------------------------------------------
 SVID_TTL_SECONDS = env.whole_number("SVID_TTL_SECONDS", default=300, low=10, high=3600)
+APPROVAL_QUORUM = env.whole_number("APPROVAL_QUORUM", default=1, low=1, high=9)  # people at least
 APPROVAL_TTL_SECONDS = env.whole_number("APPROVAL_TTL_SECONDS", default=14400, low=60, high=604800)
 UPLOAD_MAX_BYTES = env.whole_number("UPLOAD_MAX_BYTES", default=10 << 30, low=1, high=1 << 44)
 FOUR_EYES = env.strict_bool("FOUR_EYES", default=True)

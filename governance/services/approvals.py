@@ -117,7 +117,7 @@ def _create_approval(question: Question) -> Approval:
         created_at=now,
         expires_at=now + life,
         escalates_at=now + life * ESCALATION_SHARE,
-        quorum=min(max(question.quorum, getattr(settings, "APPROVAL_QUORUM", 1), 1), QUORUM_MAX),
+        quorum=min(max(question.quorum, settings.APPROVAL_QUORUM, 1), QUORUM_MAX),
     )
     journal_approval(approval, "approval.requested", SYSTEM)
     return approval

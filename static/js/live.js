@@ -171,6 +171,15 @@ function closeMenus(event) {
   }
 }
 
+/** The address says what the page shows: the live part knows the query that it came from. */
+function keepAddress() {
+  const shown = document.querySelector("#live[hx-get]")?.getAttribute("hx-get");
+  if (!shown || shown === location.pathname + location.search) return;
+  if (shown.split("?")[0] !== location.pathname) return;
+  history.replaceState(history.state, "", shown + location.hash);
+}
+
+document.addEventListener("htmx:after:swap", keepAddress);
 customElements.define("live-feed", LiveFeed);
 setInterval(moveClocks, CLOCK_MS);
 document.addEventListener("click", closeMenus);

@@ -127,8 +127,10 @@ async def test_a_change_of_state_and_a_question_arrive_by_themselves(
     await socket.until(lambda one: states(one) == ["paused"])
     # Question and phase are two commits of the worker: a frame may well come between them.
     await socket.until(
-        lambda one: [fuel[2:7] for fuel in one.goal_picture().values()]
-        == [("Paused", "gpu_ms", 10_000, 0, 1)]
+        lambda one: (
+            [fuel[2:7] for fuel in one.goal_picture().values()]
+            == [("Paused", "gpu_ms", 10_000, 0, 1)]
+        )
     )
     assert socket.map.snapshots == 1
     await socket.disconnect()
