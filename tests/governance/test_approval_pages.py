@@ -93,7 +93,7 @@ def test_several_are_reviewed_with_their_sum_and_answered(people: Any, signed_in
     page = read(browser, f"/approvals/bulk?{query}&uid=nonsense")
     assert "<h1>3 requests</h1>" in page
     assert "Left out" in page
-    seen = re.findall(r'name="seen" value="([^"]+)"', page)
+    seen = re.findall(r'name="seen"\s+value="([^"]+)"', page)
     form = {"seen": seen, "decision": "deny", "reason": "Not today."}
     for _ in range(2):
         answer = browser.post("/approvals/bulk", form)
