@@ -16,6 +16,27 @@ TWIN_URLS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `tests.run` needs to ask for."""
+    parser.addoption(
+        "--database-only", action="store_true", help="leave out tests that touch no database"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --database-only: a test that touches no database says nothing new of another one."""
+    if not config.getoption("--database-only"):
+        return
+    kept, left = [], []
+    for item in items:
+        touches = "db" in getattr(item, "fixturenames", ()) or (
+            item.get_closest_marker("django_db") is not None
+        )
+        (kept if touches else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
 @dataclass(frozen=True)
 class Twins:
     """The in-memory twins that the product uses in this test."""

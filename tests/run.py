@@ -121,7 +121,8 @@ def main(extra: Sequence[str]) -> int:
         with servers() as environment:
             ok.append(
                 run_pass("behaviour on PostgreSQL and Redis",
-                         [*PARALLEL, "-m", f"not ({ALONE} or contract)", *paths, *extra],
+                         [*PARALLEL, "--database-only", "-m", f"not ({ALONE} or contract)",
+                          *paths, *extra],
                          totals=totals, environment=environment)
             )  # fmt: skip
     except MissingServer as missing:
