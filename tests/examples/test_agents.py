@@ -83,7 +83,7 @@ def test_three_agents_make_the_checkout_fast(
     console.release("production", slow)
     url = shop_url()
     for name in ("profiler", "optimizer", "canary_deployer"):
-        program = agent(name, url, CHECKOUT_LOAD_SECONDS="8")
+        program = agent(name, url, CHECKOUT_LOAD_SECONDS="6")
         assert program.finish(seconds=200) == 0, program.lines
         console.hand_on()
 
