@@ -41,6 +41,11 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
+# The status of an expected refusal (422, 409) is no error of the page, and the map's graphics
+# driver, a program of the browser, talks of its own speed.
+NOT_OURS = ("Failed to load resource", "GL Driver Message")
+
+
 @dataclass
 class Person:
     """One person at one screen; `complaints` is what the browser's console said."""
@@ -75,8 +80,9 @@ def person(
     one = Person(page, url)
 
     def note(message: Any) -> None:
-        # The status of an expected refusal (422, 409) is not an error of the page.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+        if any(word in message.text for word in NOT_OURS):
+            return
+        if message.type in ("error", "warning"):
             one.complaints.append(f"{message.type}: {message.text}")
 
     page.on("console", note)

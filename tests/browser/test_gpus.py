@@ -68,11 +68,6 @@ def look(browser: Any, tower: RealTower, name: str = "vera", **screen: Any) -> P
     return one
 
 
-def complaints(one: Person) -> list[str]:
-    """What the browser said, but for its software renderer's remarks on its own speed."""
-    return [text for text in one.complaints if "GL Driver Message" not in text]
-
-
 @contextlib.contextmanager
 def silenced(tower: RealTower) -> Iterator[None]:
     """The sampler hangs for a while."""
@@ -96,7 +91,7 @@ def test_what_the_cards_say_is_seen_without_a_reload(
         vera.sees(word)
     vera.sees("1 in trouble")
     assert vera.page.locator(".gpu-is-trouble").count() == 1
-    assert complaints(vera) == []
+    assert vera.complaints == []
 
 
 def test_a_sampler_that_hangs_greys_its_node_and_comes_back(tower: RealTower, browser: Any) -> None:
@@ -125,7 +120,7 @@ def test_found_and_opened_by_keys_alone(tower: RealTower, browser: Any) -> None:
     vera.sees("measured through NVML, driver 575.57.08")
     vera.page.get_by_role("link", name="Stub 1").click()
     vera.page.wait_for_url(f"**/gpus/local/{card_uuid(1)}")
-    assert complaints(vera) == []
+    assert vera.complaints == []
 
 
 def test_who_may_see_nothing_is_told_whom_to_ask(tower: RealTower, browser: Any) -> None:
@@ -142,4 +137,4 @@ def test_every_view_is_accessible_on_a_phone(tower: RealTower, browser: Any, dar
         axe.load()
         assert axe.violations() == [], path
         assert vera.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
-    assert complaints(vera) == []
+    assert vera.complaints == []

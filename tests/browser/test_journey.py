@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, chromium, person
+from tests.browser.chromium import PHONE, Person, chromium, person
 from tests.browser.people import PASSWORD, make_people
 from tests.console.real_tower import RealTower
 
@@ -68,16 +68,25 @@ def register_agent(url: str) -> None:
     post("/apply", AGENT.encode(), Authorization=f"Bearer {token}")
 
 
+def write_yaml(one: Person, text: str) -> None:
+    """In place of all that stands in the editor."""
+    one.page.locator(".gf-code .cm-content").click()
+    one.page.keyboard.press("Control+a")
+    one.page.keyboard.press("Delete")
+    one.page.keyboard.insert_text(text)
+
+
 def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{tower.ports['WEB_PORT']}"
     register_agent(url)
     olivia = person(browser, url).sign_in("olivia")
     olivia.go("/goals")
     olivia.page.get_by_role("link", name="New Goal").click()
-    olivia.page.get_by_label("Manifest").fill(GOAL.replace("4 GPU-seconds", "4 parsecs"))
-    olivia.page.get_by_role("button", name="Check").click()
-    olivia.sees("spec.budget")
-    olivia.page.get_by_label("Manifest").fill(GOAL)
+    olivia.page.locator(".gf-modes").get_by_role("button", name="YAML").click()
+    write_yaml(olivia, GOAL.replace("4 GPU-seconds", "4 parsecs"))
+    olivia.page.locator(".gf-code .cm-lintRange-error").wait_for()
+    write_yaml(olivia, GOAL)
+    olivia.sees("Well formed", within=".gf-problems")
     olivia.page.get_by_role("button", name="Check").click()
     olivia.sees("Plan of default/journey")
     olivia.sees("Policy allows it")
@@ -93,12 +102,15 @@ def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_
 
     avery = person(browser, url, screen=PHONE).sign_in("avery")
     avery.page.locator(".main-nav").get_by_role("link", name="Approvals").click()
-    avery.page.locator(".card-link").click()  # the first of three interactions
+    avery.page.locator(".card-link").click()
     avery.sees("4.0 GPU-seconds")
+    avery.page.get_by_text("Approve less, for a time, or with less").click()
     avery.page.get_by_label("Grant").fill("3")
-    avery.page.get_by_label("Reason").fill("Three more seconds, then we look again.")
+    avery.page.get_by_label("Reason, kept with the decision").fill(
+        "Three more seconds, then we look again."
+    )
     assert avery.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    avery.page.get_by_role("button", name="Approve").click()
+    avery.page.get_by_role("button", name="Approve", exact=True).click()
     avery.sees("3.0 GPU-seconds of 4.0 GPU-seconds asked")
 
     olivia.page.locator("h1 .badge", has_text="Running").wait_for()
@@ -122,7 +134,7 @@ def test_from_the_form_to_the_evidence_pack(tower: RealTower, browser: Any, tmp_
 
     avery.page.locator(".main-nav").get_by_role("link", name="Approvals").click()
     avery.page.locator(".card-link").click()
-    avery.page.get_by_label("Reason").fill("It does not converge.")
+    avery.page.get_by_label("Reason, kept with the decision").fill("It does not converge.")
     avery.page.get_by_role("button", name="Deny").click()
     avery.sees("denied")
     olivia.page.locator("h1 .badge", has_text="Exhausted").wait_for()

@@ -48,9 +48,22 @@ def invariants(plane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.fixture
-def governed(plane: ControlPlane, invariants: None) -> str:
-    name = f"governed-{next(numbers)}"
+def free(plane: ControlPlane) -> Iterator[str]:
+    """A namespace; its pods are gone afterwards, and give their GPUs back."""
+    name = f"free-{next(numbers)}"
     plane.add_namespace(name, "optimizer")
+    yield name
+    pods = f"/api/v1/namespaces/{name}/pods"
+    plane.request("DELETE", f"{pods}?gracePeriodSeconds=0")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while plane.request("GET", pods)["items"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def governed(plane: ControlPlane, invariants: None, free: str) -> str:
+    name = free
     labels = {"metadata": {"labels": {"orchestration.ai/governed": "true"}}}
     plane.request("PATCH", f"/api/v1/namespaces/{name}", labels, content_type=MERGE)
     path = f"/api/v1/namespaces/{name}/pods?dryRun=All"
@@ -101,8 +114,6 @@ def test_a_name_is_not_changed_afterwards(plane: ControlPlane, governed: str) ->
         plane.request("PATCH", f"{path}/agent", change, content_type=MERGE)
 
 
-def test_other_namespaces_are_left_alone(plane: ControlPlane, invariants: None) -> None:
-    name = f"free-{next(numbers)}"
-    plane.add_namespace(name, "optimizer")
-    path = f"/api/v1/namespaces/{name}/pods"
+def test_other_namespaces_are_left_alone(plane: ControlPlane, invariants: None, free: str) -> None:
+    path = f"/api/v1/namespaces/{free}/pods"
     plane.request("POST", path, pod(labels={"agent_id": "whoever"}, gpus=[8]))

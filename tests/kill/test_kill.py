@@ -267,7 +267,7 @@ def check_end(tower: RealTower) -> None:
 TAMPERED = {
     "goals": "UPDATE goals_goal SET phase = 'Running' WHERE phase = 'Exhausted'",
     "approvals": "UPDATE governance_approval SET barred = '[\"admin\"]' WHERE decided_by = 'admin'",
-    "releases": "UPDATE goals_release SET number = 9 WHERE number = 1",
+    "releases": "UPDATE goals_release SET number = number + 1000 WHERE number = 1",
     "identities": "UPDATE agents_jointoken SET used_at = NULL",
     "journal": "UPDATE governance_journalrecord SET hash = leaf_hash WHERE seq = 5",
 }
