@@ -1,7 +1,8 @@
 """All tests, in the passes that suit them: `python -m tests.run [PYTEST ARGUMENT …]`.
 
 First everything that may run side by side; then, one after the other, what kills processes,
-drives a browser or takes long; then the behaviour tests once more on PostgreSQL and Redis. A few
+drives a browser or takes long; then the behaviour tests that touch a database once more on
+PostgreSQL and Redis, and beside them those on a real Kubernetes control plane. A few
 failures of a pass are tried once more, alone: what then passes is named as unsteady, since real
 processes on a busy machine miss a deadline now and then, and what fails twice has failed. Every
 skip is printed with its reason, and the last line adds all passes up.
@@ -15,8 +16,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
 from tests.with_servers import MissingServer, servers
@@ -48,6 +51,13 @@ class Totals:
             else:
                 self.passed += 1
 
+    def include(self, other: "Totals") -> None:
+        """Count what another came to."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.unsteady += other.unsteady
+
     def closing_line(self) -> str:
         """The line a reader, or a machine, takes the result from."""
         return f"{self.passed} passed, {self.failed} failed, {self.skipped.total()} skipped"
@@ -70,10 +80,15 @@ def is_failure(kinds: Mapping[str, str]) -> bool:
 
 
 def run_pass(
-    name: str, arguments: Sequence[str], *, totals: Totals, environment: Mapping[str, str]
+    name: str,
+    arguments: Sequence[str],
+    *,
+    totals: Totals,
+    environment: Mapping[str, str],
+    output: IO[str] | None = None,
 ) -> bool:
-    """One run of pytest; returns whether it is a success."""
-    print(f"\n=== {name} ===", flush=True)
+    """One run of pytest; returns whether it is a success. `output` is where it is printed."""
+    print(f"\n=== {name} ===", file=output, flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="clearance-tests-") as directory:
         where = Path(directory)
@@ -81,17 +96,21 @@ def run_pass(
 
         def run(report: Path, *more: str) -> int:
             command = [sys.executable, "-m", "pytest", *common, f"--junitxml={report}", *more]
-            done = subprocess.run(command, env={**os.environ, **environment}, check=False)
+            given = {**os.environ, **environment}
+            done = subprocess.run(
+                command, env=given, stdout=output, stderr=output and subprocess.STDOUT, check=False
+            )
             return done.returncode
 
         status = run(where / "report.xml", *arguments)
         cases = read_report(where / "report.xml")
         failed = {test for test, kinds in cases.items() if is_failure(kinds)}
         if status == TESTS_FAILED and 0 < len(failed) <= SECOND_TRIES:
-            print(f"--- {name}: once more, alone: {', '.join(sorted(failed))}", flush=True)
-            again = [word for word in arguments if word not in PARALLEL]
+            again = f"--- {name}: once more, alone: {', '.join(sorted(failed))}"
+            print(again, file=output, flush=True)
+            words = [word for word in arguments if word not in PARALLEL]
             status = run(
-                where / "again.xml", *again, "--last-failed", "--last-failed-no-failures=none"
+                where / "again.xml", *words, "--last-failed", "--last-failed-no-failures=none"
             )
             second = read_report(where / "again.xml")
             if failed - set(second):
@@ -101,7 +120,8 @@ def run_pass(
             )
             cases |= {test: kinds for test, kinds in second.items() if test in failed}
         totals.add(cases)
-    print(f"=== {name}: exit {status} after {time.monotonic() - began:.0f} s ===", flush=True)
+    spent = time.monotonic() - began
+    print(f"=== {name}: exit {status} after {spent:.0f} s ===", file=output, flush=True)
     return status in (0, NOTHING_COLLECTED)
 
 
@@ -110,23 +130,35 @@ def main(extra: Sequence[str]) -> int:
     # Started in the background a shell lets us ignore SIGINT, and every program a test starts and
     # interrupts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    totals = Totals()
+    totals, meanwhile = Totals(), Totals()
+    is_all = all(word.startswith("-") for word in extra)
+    alone = ["-m", ALONE, *(["--ignore=tests/cluster"] if is_all else []), *extra]
     ok = [
         run_pass("side by side", [*PARALLEL, "-m", f"not ({ALONE})", *extra],
                  totals=totals, environment={}),
-        run_pass("one by one", ["-m", ALONE, *extra], totals=totals, environment={}),
+        run_pass("one by one", alone, totals=totals, environment={}),
     ]  # fmt: skip
-    paths = [] if any(not word.startswith("-") for word in extra) else BEHAVIOUR
-    try:
-        with servers() as environment:
-            ok.append(
-                run_pass("behaviour on PostgreSQL and Redis",
-                         [*PARALLEL, "--database-only", "-m", f"not ({ALONE} or contract)",
-                          *paths, *extra],
-                         totals=totals, environment=environment)
-            )  # fmt: skip
-    except MissingServer as missing:
-        totals.skipped[f"behaviour on PostgreSQL and Redis: {missing}"] += 1
+    with ThreadPoolExecutor(1) as beside, tempfile.TemporaryFile("w+") as output:
+        # A control plane waits more than it works: its tests cost little beside the others.
+        cluster = beside.submit(
+            run_pass, "Kubernetes", ["-m", ALONE, "tests/cluster", *extra],
+            totals=meanwhile, environment={}, output=output,
+        ) if is_all else None  # fmt: skip
+        try:
+            with servers() as environment:
+                ok.append(
+                    run_pass("behaviour on PostgreSQL and Redis",
+                             [*PARALLEL, "--database-only", "-m", f"not ({ALONE} or contract)",
+                              *(BEHAVIOUR if is_all else []), *extra],
+                             totals=totals, environment=environment)
+                )  # fmt: skip
+        except MissingServer as missing:
+            totals.skipped[f"behaviour on PostgreSQL and Redis: {missing}"] += 1
+        if cluster is not None:
+            ok.append(cluster.result())
+            output.seek(0)
+            print(output.read(), flush=True)
+            totals.include(meanwhile)
     for reason, count in sorted(totals.skipped.items()):
         print(f"skipped {count}: {reason}")
     for test in totals.unsteady:
