@@ -52,8 +52,10 @@ def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
 def _kubernetes(context: str) -> Cluster:
     """Jobs of a context of the kubeconfig; without one, of the cluster this pod runs in."""
     # The client takes a second and 60 MB to load: only processes that need it pay.
-    from agents.cluster.kubernetes.api import KubernetesApi  # noqa: PLC0415
-    from agents.cluster.kubernetes.cluster import KubernetesCluster  # noqa: PLC0415
+    from agents.cluster.kubernetes.api import KubernetesApi  # noqa: PLC0415 - loads the client
+    from agents.cluster.kubernetes.cluster import (  # noqa: PLC0415 - loads the client
+        KubernetesCluster,
+    )
 
     return KubernetesCluster(KubernetesApi(context))
 

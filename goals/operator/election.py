@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 LEASES: Final = "apis/coordination.k8s.io/v1/leases"
 TERM_SECONDS: Final = 15
 RENEW_SECONDS: Final = 5.0
-# The holder stops this long before others may take over: its last call must have ended by then.
+# The holder stops this long before others may take over. A call of its own may last longer than
+# that: two that write at once do no harm, since every write is compared with what was read, or
+# says what the other would say.
 MARGIN_SECONDS: Final = 3.0
 
 

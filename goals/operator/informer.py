@@ -59,7 +59,10 @@ class Informer:
                 pause = FIRST_PAUSE_SECONDS
                 relist_at = time.monotonic() + RELIST_SECONDS
                 while time.monotonic() < relist_at and not self._stop.is_set():
+                    began = time.monotonic()
                     version = self._watch(version)
+                    # A server that ends every watch at once is not asked in a circle.
+                    self._stop.wait(max(0.0, began + FIRST_PAUSE_SECONDS - time.monotonic()))
             except WatchExpired:
                 logger.info("%s: the watch is too old; listing again", self._path)
             except ClusterError as error:

@@ -56,6 +56,7 @@ LANDING_SECONDS: Final = 600.0
 AGAIN_SECONDS: Final = 2.0  # while something outside is awaited
 # What was refused may be right later: its agents may be registered by then.
 REFUSED_SECONDS: Final = 15.0
+ABSENT_SECONDS: Final = 600.0  # rarely: every Goal of such a namespace asks
 
 OPERATOR: Final = Principal(
     actor=Actor(ActorKind.SYSTEM, "operator"),
@@ -113,7 +114,7 @@ class Mirror:
             path = _path((goal.namespace, goal.name))
             found = self._api.apply(path, resource_of(goal), manager=SPEC_MANAGER)
         except ObjectAbsent:
-            return None  # no such namespace in this cluster: the Goal lives in the console alone
+            return ABSENT_SECONDS  # no such namespace in this cluster, or not yet
         self._put(found)
         self._agree(goal, found)
         return None
@@ -135,8 +136,7 @@ class Mirror:
         if FINALIZER not in (found["metadata"].get("finalizers") or []):
             return None
         agreed = read_agreement(found)
-        is_ours = goal is not None and (agreed is None or agreed.uid == str(goal.uid))
-        if goal is not None and is_ours:
+        if goal is not None and _came_from(goal, agreed):
             if goal.deletion_requested_at is None:
                 delete_goal(goal, principal=OPERATOR)
             waited = timezone.now() - _instant(found["metadata"]["deletionTimestamp"])
@@ -273,7 +273,9 @@ class Mirror:
         metadata = found["metadata"]
         now = timezone.now().isoformat(timespec="seconds").replace("+00:00", "Z")
         what = f"{metadata['uid']}/{reason}/{said}/{about}"
-        name = f"{metadata['name'][:40]}.{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+        name = (
+            f"{metadata['name'][:40].rstrip('-.')}.{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+        )
         event = {
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": name, "namespace": metadata["namespace"]},
@@ -292,6 +294,13 @@ class Mirror:
             logger.debug("event not written: %s", error)
         except ClusterError as error:
             logger.info("event not written: %s", error)
+
+
+def _came_from(goal: Goal, agreed: Agreement | None) -> bool:
+    """Is the row this resource's? Before they agreed, only one made of a resource can be."""
+    if agreed is None:
+        return goal.requested_by == OPERATOR.username
+    return agreed.uid == str(goal.uid)
 
 
 def _is_leftover(found: Object) -> bool:

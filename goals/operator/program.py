@@ -152,7 +152,7 @@ class Operator:
         except (ClusterError, DatabaseError) as error:
             wait = self._queue.retry(key)
             logger.warning("%s %s/%s: %s; again in %.1f s", *key, error, wait)
-        except Exception:
+        except Exception:  # whatever is wrong with one Goal, the others are mirrored all the same
             wait = self._queue.retry(key)
             logger.exception("%s %s/%s cannot be mirrored; again in %.1f s", *key, wait)
         else:

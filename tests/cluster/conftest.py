@@ -12,7 +12,13 @@ import yaml
 from agents.cluster.base import WorkloadPhase, WorkloadSpec, WorkloadStatus
 from agents.cluster.kubernetes.api import KubernetesApi
 from agents.cluster.kubernetes.cluster import KubernetesCluster
-from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPlane, control_plane
+from tests.cluster.control_plane import (
+    CONTEXT,
+    ControlPlane,
+    MissingControlPlane,
+    Refusal,
+    control_plane,
+)
 from tests.towers import Tower
 
 PATIENCE_SECONDS = 60.0
@@ -127,6 +133,18 @@ class Stand:
     def job(self, name: str) -> dict[str, Any]:
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{self.namespace}-{name}"
         return dict(self.plane.request("GET", path))
+
+    def until_gone(self, name: str) -> None:
+        """Until the Job's own deletion has ended."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self.job(name)
+            except Refusal as refusal:
+                assert refusal.status == 404
+                return
+            assert time.monotonic() < deadline, f"{name} is still there"
+            time.sleep(0.1)
 
     def close(self) -> None:
         for status in self.cluster.list():

@@ -1,5 +1,6 @@
 """Attempts as Jobs of a real API server, real controllers and a real scheduler."""
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -104,6 +105,19 @@ def test_a_deleted_attempt_stays_readable_until_it_is_forgotten(stand: Stand) ->
         stand.cluster.forget(name)
     gone = stand.cluster.get(name)
     assert gone is None or gone.is_finished  # until the Job's own deletion has ended
+
+
+def test_what_was_deleted_a_day_ago_leaves_the_cluster(stand: Stand) -> None:
+    name = stand.spec().name
+    stand.cluster.create(stand.spec())
+    stand.until_phase("tune-1", WorkloadPhase.RUNNING)
+    stand.cluster.delete(name, grace_seconds=0)
+    stand.until_phase("tune-1", WorkloadPhase.FAILED)
+    assert name in [status.name for status in stand.cluster.list()]
+    tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(hours=25)
+    later = KubernetesCluster(stand.api, clock=lambda: tomorrow)
+    assert name not in [status.name for status in later.list()]
+    stand.until_gone("tune-1")
 
 
 def test_a_name_means_one_specification(stand: Stand) -> None:

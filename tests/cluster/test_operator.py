@@ -223,6 +223,20 @@ def test_one_deleted_with_kubectl_lands_first(desk: Desk) -> None:
     assert all(status.is_finished for status in desk.tower.twins.cluster.list())
 
 
+def test_a_resource_that_never_agreed_takes_no_goal_of_the_console_with_it(desk: Desk) -> None:
+    goal = desk.tower.apply(desk.name).goal
+    desk.kubectl(budget="20 GPU-minutes")
+    desk.plane.request(
+        "PATCH", desk.path, {"metadata": {"finalizers": [FINALIZER]}}, content_type=MERGE
+    )
+    desk.plane.request("DELETE", desk.path)
+    desk.mirror.sync(("default", desk.name))
+    goal.refresh_from_db()
+    assert goal.deletion_requested_at is None
+    desk.look()
+    assert desk.found()["spec"]["budget"] == "50 GPU-minutes"
+
+
 def test_one_deleted_in_the_console_leaves_kubectl(desk: Desk) -> None:
     desk.kubectl()
     desk.look()

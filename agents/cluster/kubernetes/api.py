@@ -102,14 +102,8 @@ class KubernetesApi:
 
     def items(self, path: str, **query: str | int) -> Iterator[Object]:
         """Every object of a list, a page at a time."""
-        token = ""
-        while True:
-            more = {"continue": token} if token else {}
-            page = self._json("GET", path, query={"limit": PAGE, **query, **more})
+        for page in self._pages(path, query):
             yield from page.get("items") or []
-            token = (page.get("metadata") or {}).get("continue") or ""
-            if not token:
-                return
 
     def list_at(self, path: str) -> tuple[list[Object], str]:
         """Every object of a list, and the version from which to watch it.
@@ -117,15 +111,21 @@ class KubernetesApi:
         Raises WatchExpired when the pages grew too old on the way.
         """
         found: list[Object] = []
+        version = ""
+        for page in self._pages(path, {}):
+            found += page.get("items") or []
+            version = str(page["metadata"]["resourceVersion"])
+        return found, version
+
+    def _pages(self, path: str, query: Mapping[str, str | int]) -> Iterator[Object]:
         token = ""
         while True:
             more = {"continue": token} if token else {}
-            page = self._json("GET", path, query={"limit": PAGE, **more})
-            found += page.get("items") or []
-            metadata = page["metadata"]
-            token = metadata.get("continue") or ""
+            page = self._json("GET", path, query={"limit": PAGE, **query, **more})
+            yield page
+            token = (page.get("metadata") or {}).get("continue") or ""
             if not token:
-                return found, str(metadata["resourceVersion"])
+                return
 
     def watch(self, path: str, *, version: str, seconds: int) -> Iterator[Object]:
         """Events after that version, until the server ends them. Raises WatchExpired."""

@@ -24,8 +24,14 @@ from agents.cluster.kubernetes.api import (
     ObjectRefused,
     object_path,
 )
-from agents.cluster.kubernetes.nodes import PODS, gpu_slots, slot_id
-from agents.cluster.kubernetes.objects import PENDING_SECONDS, backstop_seconds, job, secret
+from agents.cluster.kubernetes.nodes import PODS, gpu_count, gpu_slots, slot_id
+from agents.cluster.kubernetes.objects import (
+    KEEP_SECONDS,
+    PENDING_SECONDS,
+    backstop_seconds,
+    job,
+    secret,
+)
 from agents.cluster.kubernetes.reading import instant, is_over, pod_run, read_status
 from agents.cluster.kubernetes.record import (
     DELETE,
@@ -70,7 +76,7 @@ class KubernetesCluster:
 
     def create(self, spec: WorkloadSpec) -> None:
         """Make the Secret, then the Job. Raises WorkloadConflict, WorkloadInvalid."""
-        check_spec(spec, gpu_count=len(gpu_slots(self._api)) if spec.gpus else 0)
+        check_spec(spec, gpu_count=gpu_count(self._api) if spec.gpus else 0)
         known = self._find(spec.name)
         if known is None:
             known = self._make(spec)
@@ -134,10 +140,21 @@ class KubernetesCluster:
         return None if found is None else self._settle(found)
 
     def list(self) -> Sequence[WorkloadStatus]:
-        """Every attempt of ours, in every namespace."""
-        found = self._api.items(f"/{JOBS}", labelSelector=WORKLOAD)
-        statuses = [self._settle(one) for one in found]
-        return [status for status in statuses if status is not None]
+        """Every attempt of ours, in every namespace; what was deleted a day ago is forgotten."""
+        pods: dict[tuple[str, str], list[Object]] = {}
+        for pod in self._api.items(f"/{PODS}", labelSelector=WORKLOAD):
+            metadata = pod["metadata"]
+            key = metadata["namespace"], metadata["labels"][WORKLOAD]
+            pods.setdefault(key, []).append(pod)
+        statuses = []
+        for one in self._api.items(f"/{JOBS}", labelSelector=WORKLOAD):
+            metadata = one["metadata"]
+            status = self._settle(one, pods.get((metadata["namespace"], metadata["name"]), ()))
+            if status is not None and status.is_finished and self._is_old(one):
+                self.forget(status.name)
+            elif status is not None:
+                statuses.append(status)
+        return statuses
 
     def output(self, name: str, *, offset: int = 0, limit: int = 65536) -> bytes:
         """What the latest pod wrote; that of a suspended one is gone with it."""
@@ -269,14 +286,20 @@ class KubernetesCluster:
         items = self._api.items(object_path(PODS, metadata["namespace"]), labelSelector=selector)
         return [*items]
 
-    def _settle(self, found: Object) -> WorkloadStatus | None:
+    def _is_old(self, found: Object) -> bool:
+        """A suspended Job never finishes, so no TTL of the cluster removes one that was deleted."""
+        record = read_record(found)
+        ended = instant(record.ended_at) if record else None
+        return ended is not None and (self._clock() - ended).total_seconds() > KEEP_SECONDS
+
+    def _settle(self, found: Object, pods: Sequence[Object] | None = None) -> WorkloadStatus | None:
         """Meter the pods that ended, stop what is at its allowance, and say how it stands."""
         record = read_record(found)
         if record is None:
             return None
         name = found["metadata"]["name"]
         self._namespaces[name] = found["metadata"]["namespace"]
-        pods = self._pods(found)
+        pods = self._pods(found) if pods is None else pods
         for _ in range(SWAPS):
             if not self._take(record, pods):
                 break

@@ -13,6 +13,11 @@ Object = dict[str, Any]
 PODS: Final = "api/v1/pods"
 
 
+def gpu_count(api: KubernetesApi) -> int:
+    """How many GPUs all nodes offer together."""
+    return sum(_offered(node) for node in api.items("/api/v1/nodes"))
+
+
 def gpu_slots(api: KubernetesApi) -> list[Gpu]:
     """Every GPU that nodes offer and the workload, or foreign pod, that has it."""
     held: dict[str, list[tuple[str, str]]] = {}
@@ -29,7 +34,7 @@ def gpu_slots(api: KubernetesApi) -> list[Gpu]:
     found = []
     for node in api.items("/api/v1/nodes"):
         name = node["metadata"]["name"]
-        offered = int((node.get("status") or {}).get("allocatable", {}).get(GPU_RESOURCE, 0))
+        offered = _offered(node)
         kind = (node["metadata"].get("labels") or {}).get("nvidia.com/gpu.product", "GPU")
         taken = held.get(name, [])
         for index in range(max(offered, len(taken))):
@@ -41,6 +46,10 @@ def gpu_slots(api: KubernetesApi) -> list[Gpu]:
 def slot_id(node: str, pod_uid: str, index: int) -> str:
     """Names a GPU by who has it: which card it is, the API does not tell."""
     return f"{node}/{pod_uid[:8]}-{index}"
+
+
+def _offered(node: Object) -> int:
+    return int(((node.get("status") or {}).get("allocatable") or {}).get(GPU_RESOURCE, 0))
 
 
 def _requested(pod: Object) -> int:

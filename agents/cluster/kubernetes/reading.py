@@ -137,7 +137,7 @@ def _phase(
     }
     if "Complete" in conditions:
         return WorkloadPhase.SUCCEEDED, "", ""
-    if failed := conditions.get("Failed") or conditions.get("FailureTarget"):
+    if failed := conditions.get("Failed"):
         return WorkloadPhase.FAILED, *_failure(failed, pods, record)
     runs = any(pod_run(pod).started_at for pod in alive)
     if record.wants == DELETE:
@@ -151,6 +151,8 @@ def _phase(
         return WorkloadPhase.PAUSED, reason, "The Job is suspended; its pod has gone."
     if runs:
         return WorkloadPhase.RUNNING, "", ""
+    if any(is_over(pod) and not is_ending(pod) for pod in pods):
+        return WorkloadPhase.RUNNING, "Ending", "Its program has ended; the Job has not said so."
     return WorkloadPhase.PENDING, *_waiting(alive, events)
 
 
@@ -206,7 +208,10 @@ def _ended(pod: Object) -> Object:
 
 
 def _exit_code(pods: Sequence[Object]) -> int | None:
-    codes = [_ended(pod)["exitCode"] for pod in pods if "exitCode" in _ended(pod)]
+    """Of the last pod; one that a suspension ended counts only when there is no other."""
+    own = [pod for pod in pods if not is_ending(pod)] or pods
+    ordered = sorted(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    codes = [_ended(pod)["exitCode"] for pod in ordered if "exitCode" in _ended(pod)]
     return int(codes[-1]) if codes else None
 
 
