@@ -36,6 +36,10 @@ WORKER_CONCURRENCY = env.whole_number("WORKER_CONCURRENCY", default=4, low=1, hi
 
 # --- Behaviour ---------------------------------------------------------------------------------
 SVID_TTL_SECONDS = env.whole_number("SVID_TTL_SECONDS", default=300, low=10, high=3600)
+# Journal records one page of a search reads when no index finds them: some 50 ms of their text.
+JOURNAL_SEARCH_RECORDS = env.whole_number(
+    "JOURNAL_SEARCH_RECORDS", default=100_000, low=50, high=10_000_000
+)
 APPROVAL_QUORUM = env.whole_number("APPROVAL_QUORUM", default=1, low=1, high=9)  # people at least
 APPROVAL_TTL_SECONDS = env.whole_number("APPROVAL_TTL_SECONDS", default=14400, low=60, high=604800)
 UPLOAD_MAX_BYTES = env.whole_number("UPLOAD_MAX_BYTES", default=10 << 30, low=1, high=1 << 44)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
 
@@ -18,8 +19,6 @@ from lineage.domain import ActorKind
 TEXT_MAX = 400  # characters of a search
 TERMS_MAX = 16
 PAGE_SIZE = 50
-# Records one page looks at when no index finds them: some 50 ms of reading their text.
-SCANNED_MAX = 100_000
 ACTIONS_MAX = 400  # distinct actions there can be; the product has some sixty
 GOALS_MAX = 50  # Goals that one name may mean
 NEIGHBOURS = 1000  # records a clock that was set back may have put out of order
@@ -181,13 +180,14 @@ def search_records(
 ) -> RecordPage:
     """One page of what a person may see of `journal_size` records, newest first, `before` one.
 
-    Where no index helps, at most SCANNED_MAX records are looked at, and `older` goes on there.
+    Where no index helps, at most JOURNAL_SEARCH_RECORDS (a setting) are looked at, and `older`
+    goes on there.
     """
     high = _highest(search, journal_size, before)
     low = search.low
     is_bounded = not search.is_indexed(sees_all=sees_all) and bool(search.conditions)
     if is_bounded:
-        low = max(low, high - SCANNED_MAX)
+        low = max(low, high - settings.JOURNAL_SEARCH_RECORDS)
     found = list(
         _between(visible, search, low, high).order_by("-seq").defer("leaf_hash")[: size + 1]
     )
@@ -205,9 +205,11 @@ def matching_records(
     journal_size: int,
     before: int | None = None,
 ) -> QuerySet[JournalRecord]:
-    """Everything a search finds among the newest SCANNED_MAX records it is bound to."""
+    """Everything a search finds among the newest JOURNAL_SEARCH_RECORDS it is bound to."""
     high = _highest(search, journal_size, before)
-    low = max(search.low, high - SCANNED_MAX) if search.conditions else search.low
+    low = (
+        max(search.low, high - settings.JOURNAL_SEARCH_RECORDS) if search.conditions else search.low
+    )
     return _between(visible, search, low, high).order_by("-seq")
 
 

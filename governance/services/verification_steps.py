@@ -66,8 +66,11 @@ def verify_further(
     signer: Signer | None = None,
     seconds: float = SECONDS_PER_STEP,
     clock: Callable[[], float] = time.monotonic,
+    at_once: int = RECORDS_PER_READ,
 ) -> JournalCheck:
     """Verify what is not verified yet, for at most `seconds`; `is_fresh` begins at record 0.
+
+    The time is looked at after every `at_once` records.
 
     What an earlier step found to hold is not read again: each signed root checked afterwards is
     over those records too, so that it would not agree if they or this row had been changed. A flaw
@@ -93,7 +96,7 @@ def verify_further(
     while walk.flaw is None and walk.frontier.size < size and clock() < deadline:
         if walk.frontier.size - begun.size >= RECORDS_PER_STEP:
             break
-        _read_on(walk, min(size, walk.frontier.size + RECORDS_PER_READ), signer)
+        _read_on(walk, min(size, walk.frontier.size + at_once), signer)
     if walk.flaw is None and head is not None and walk.frontier.size == size:
         walk.flaw = _head_flaw(walk, head)
     return _keep(begun, walk, size)

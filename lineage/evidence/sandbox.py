@@ -14,9 +14,6 @@ from typing import IO, Any, Final
 from lineage.evidence.inspect import BadRecord, PackReport, Step
 from lineage.evidence.inspection import PACK_MAX_BYTES
 
-MEMORY_BYTES: Final = 2 << 30  # of addresses: the verifier maps libraries and reads the pack whole
-CPU_SECONDS: Final = 30
-WALL_SECONDS: Final = 45.0
 AT_ONCE: Final = 2  # verifications in this process; each may take a core
 ANSWER_MAX_BYTES: Final = 4 << 20
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -36,6 +33,20 @@ class PackTooLarge(SandboxError):
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one verification may take."""
+
+    pack_bytes: int = PACK_MAX_BYTES
+    # Of addresses: the verifier maps libraries and reads the pack whole.
+    memory_bytes: int = 2 << 30
+    cpu_seconds: int = 30
+    wall_seconds: float = 45.0
+
+
+BOUNDS: Final = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
 class SecondOpinion:
     """What `verify.py`, which is in every pack and shares no code with us, says of it."""
 
@@ -43,7 +54,9 @@ class SecondOpinion:
     said: str
 
 
-def verify_upload(chunks: Iterable[bytes]) -> tuple[PackReport, SecondOpinion]:
+def verify_upload(
+    chunks: Iterable[bytes], *, bounds: Bounds = BOUNDS
+) -> tuple[PackReport, SecondOpinion]:
     """Both verifiers' reports on a pack given as its bytes; nothing of it is kept.
 
     Raises TooBusy, PackTooLarge, SandboxError (time or memory ran out, or the child died).
@@ -56,21 +69,21 @@ def verify_upload(chunks: Iterable[bytes]) -> tuple[PackReport, SecondOpinion]:
             size = 0
             for chunk in chunks:
                 size += len(chunk)
-                if size > PACK_MAX_BYTES:
+                if size > bounds.pack_bytes:
                     raise PackTooLarge(
-                        f"The page takes packs of up to {PACK_MAX_BYTES >> 20} MiB: verify this "
+                        f"The page takes packs of up to {bounds.pack_bytes >> 20} MiB: verify this "
                         "one with `clearance verify`."
                     )
                 pack.write(chunk)
             pack.flush()
             with tempfile.TemporaryDirectory() as folder:  # for what openssl is handed
-                return _inspected(pack, folder), _second_opinion(pack, folder)
+                return _inspected(pack, folder, bounds), _second_opinion(pack, folder, bounds)
     finally:
         _turns.release()
 
 
-def _inspected(pack: IO[bytes], folder: str) -> PackReport:
-    done = _run(pack, "own", folder)
+def _inspected(pack: IO[bytes], folder: str, bounds: Bounds) -> PackReport:
+    done = _run(pack, "own", folder, bounds)
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -86,8 +99,8 @@ def _inspected(pack: IO[bytes], folder: str) -> PackReport:
     )
 
 
-def _second_opinion(pack: IO[bytes], folder: str) -> SecondOpinion:
-    done = _run(pack, "enclosed", folder)
+def _second_opinion(pack: IO[bytes], folder: str, bounds: Bounds) -> SecondOpinion:
+    done = _run(pack, "enclosed", folder, bounds)
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -97,9 +110,11 @@ def _second_opinion(pack: IO[bytes], folder: str) -> SecondOpinion:
     return SecondOpinion(bool(found["ok"]), said)
 
 
-def _run(pack: IO[bytes], verifier: str, folder: str) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    pack: IO[bytes], verifier: str, folder: str, bounds: Bounds
+) -> subprocess.CompletedProcess[bytes]:
     pack.seek(0)
-    limits = [str(MEMORY_BYTES), str(CPU_SECONDS), str(os.getpid())]
+    limits = [str(bounds.memory_bytes), str(bounds.cpu_seconds), str(os.getpid())]
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -112,14 +127,14 @@ def _run(pack: IO[bytes], verifier: str, folder: str) -> subprocess.CompletedPro
             [sys.executable, "-m", "lineage.evidence.inspection", verifier, *limits],
             stdin=pack,
             capture_output=True,
-            timeout=WALL_SECONDS,
+            timeout=bounds.wall_seconds,
             cwd=ROOT,
             env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise SandboxError(
-            f"Its verification did not end within {WALL_SECONDS:.0f} seconds."
+            f"Its verification did not end within {bounds.wall_seconds:.0f} seconds."
         ) from None
     if len(done.stdout) > ANSWER_MAX_BYTES:
         raise SandboxError("Its report is longer than any pack's.")

@@ -112,11 +112,11 @@ def test_pages_follow_the_cursor_without_gap_or_repeat(people: Any, twins: Any) 
 
 
 def test_a_search_no_index_helps_looks_at_so_many_records_and_goes_on(
-    people: Any, twins: Any, monkeypatch: pytest.MonkeyPatch
+    people: Any, twins: Any, settings: Any
 ) -> None:
     write(1, action="rare.word")
     write(200)
-    monkeypatch.setattr(journal_search, "SCANNED_MAX", 60)
+    settings.JOURNAL_SEARCH_RECORDS = 60
     browser = as_(people, "viewer")
     page = browser.get("/audit", {"q": '"rare.word"'}).content.decode()
     assert "looked at records 141 to 200" in page
@@ -181,17 +181,14 @@ class Clock:
         return self.now
 
 
-def test_a_long_journal_is_verified_in_steps(
-    people: Any, twins: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("governance.services.verification_steps.RECORDS_PER_READ", 10)
+def test_a_long_journal_is_verified_in_steps(people: Any, twins: Any) -> None:
     write(25)
     make_checkpoint()
     write(20)
     make_checkpoint()
-    first = verify_further(seconds=2.5, clock=Clock())
+    first = verify_further(seconds=2.5, clock=Clock(), at_once=10)
     assert (first.size, first.flaw_seq, first.whole_at) == (20, None, None)
-    second = verify_further(seconds=60, clock=Clock())
+    second = verify_further(seconds=60, clock=Clock(), at_once=10)
     assert (second.size, second.checkpoints, second.flaw_seq) == (45, 2, None)
     assert second.whole_at is not None
     write(5)

@@ -9,7 +9,7 @@ import pytest
 
 from lineage.evidence import sandbox
 from lineage.evidence.pack import build_pack
-from lineage.evidence.sandbox import PackTooLarge, SandboxError, TooBusy, verify_upload
+from lineage.evidence.sandbox import Bounds, PackTooLarge, SandboxError, TooBusy, verify_upload
 from lineage.signing.memory import MemorySigner
 from tests.lineage.test_evidence import make_contents
 
@@ -51,8 +51,7 @@ def test_what_is_no_pack_is_refused(content: bytes) -> None:
     assert not second.ok
 
 
-def test_more_than_the_page_takes_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "PACK_MAX_BYTES", 10)
+def test_more_than_the_page_takes_is_not_even_read() -> None:
     taken = []
 
     def chunks() -> Iterator[bytes]:
@@ -61,20 +60,15 @@ def test_more_than_the_page_takes_is_not_even_read(monkeypatch: pytest.MonkeyPat
             yield b"12345678"
 
     with pytest.raises(PackTooLarge, match="clearance verify"):
-        verify_upload(chunks())
+        verify_upload(chunks(), bounds=Bounds(pack_bytes=10))
     assert len(taken) == 2
 
 
-def test_a_verification_that_takes_too_much_is_ended(
-    pack: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sandbox, "WALL_SECONDS", 0.01)
+def test_a_verification_that_takes_too_much_is_ended(pack: bytes) -> None:
     with pytest.raises(SandboxError, match="did not end"):
-        verify_upload([pack])
-    monkeypatch.undo()
-    monkeypatch.setattr(sandbox, "MEMORY_BYTES", 64 << 20)
+        verify_upload([pack], bounds=Bounds(wall_seconds=0.01))
     with pytest.raises(SandboxError, match="more memory or processor time"):
-        verify_upload([pack])
+        verify_upload([pack], bounds=Bounds(memory_bytes=64 << 20))
 
 
 def test_only_so_many_at_once_and_the_turn_is_given_back(pack: bytes) -> None:
