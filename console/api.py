@@ -14,8 +14,9 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 
-from agents.api import artifact_router, evidence_router, identity_router
+from agents.api import identity_router
 from agents.api import router as agents_router
+from agents.artifacts_api import artifact_router, evidence_router
 from agents.authentication import BearerCredential, SessionCredential, Unauthenticated
 from agents.cluster.base import ClusterError
 from agents.domain.problems import ManifestError
