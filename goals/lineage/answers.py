@@ -153,19 +153,9 @@ def which_goals_used(principal: Principal, text: str, time: TimeRange) -> Answer
         Part(goal.name, reverse("goal_detail", args=[str(goal.uid)]))
         for goal in goals.order_by("-created_at")
     ]
-    sentence = (
-        (Part("No Goal used "), _artifact_part(artifact), Part("."))
-        if not named
-        else (
-            Part(f"{_count(total, 'Goal')} used "),
-            _artifact_part(artifact),
-            Part(": "),
-            *_listed(named, total),
-            Part("."),
-        )
-    )
+    some = f"{_count(total, 'Goal')} used "
     return Answer(
-        sentence=sentence,
+        sentence=_said_of(artifact, named, total, none="No Goal used ", some=some),
         namespace=artifact.namespace,
         starts=(NodeRef(NodeKind.ARTIFACT, artifact.digest),),
         subject=artifact.digest,
@@ -234,19 +224,10 @@ def which_releases_rest_on(principal: Principal, text: str, time: TimeRange) -> 
     rows = Release.objects.filter(namespace=evidence.namespace, pk__in=uids).order_by("-created_at")
     releases = list(rows)
     named = [_release_part(one) for one in releases[:NAMED_MAX]]
-    sentence: tuple[Part, ...] = (
-        (Part("No release rests on "), _artifact_part(evidence), Part("."))
-        if not releases
-        else (
-            Part(f"{_count(len(releases), 'release')} rest{'s' if len(releases) == 1 else ''} on "),
-            _artifact_part(evidence),
-            Part(": "),
-            *_listed(named, len(releases)),
-            Part("."),
-        )
-    )
+    total = len(releases)
+    some = f"{_count(total, 'release')} rest{'s' if total == 1 else ''} on "
     return Answer(
-        sentence=sentence,
+        sentence=_said_of(evidence, named, total, none="No release rests on ", some=some),
         namespace=evidence.namespace,
         starts=(NodeRef(NodeKind.ARTIFACT, evidence.digest),),
         subject=evidence.digest,
@@ -397,6 +378,15 @@ def _actor_part(release: Release) -> Part:
     attempt = Attempt.objects.filter(namespace=release.namespace, pk=release.attempt_uid).first()
     name = attempt.agent_name if attempt else release.released_by_id
     return Part(f"agent {name}", reverse("attempt_detail", args=[release.attempt_uid]))
+
+
+def _said_of(
+    artifact: Artifact, named: Sequence[Part], total: int, *, none: str, some: str
+) -> tuple[Part, ...]:
+    """What is said of an artifact: that there is nothing, or how many, and their names."""
+    if not named:
+        return Part(none), _artifact_part(artifact), Part(".")
+    return Part(some), _artifact_part(artifact), Part(": "), *_listed(named, total), Part(".")
 
 
 def _listed(parts: Sequence[Part], total: int) -> tuple[Part, ...]:

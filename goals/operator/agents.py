@@ -1,35 +1,20 @@
 """Agents from the cluster: each resource is a registration, once it is valid."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from agents.cluster.kubernetes.api import KubernetesApi, object_path
+from agents.cluster.kubernetes.api import object_path
 from agents.domain.manifest import parse_agent
 from agents.domain.metadata import API_VERSION
 from agents.domain.problems import ManifestError
 from agents.services.registry import register_agent
-from goals.operator.mirror import OPERATOR, REFUSED_SECONDS, STATUS_MANAGER
+from goals.operator.mirror import OPERATOR, REFUSED_SECONDS, STATUS_MANAGER, Key, Object, Resources
 from goals.operator.resources import FOREIGN, condition, status_of
-
-Object = dict[str, Any]
-Key = tuple[str, str]
 
 AGENTS: Final = "apis/orchestration.ai/v1/agents"
 
 
-class AgentMirror:
+class AgentMirror(Resources):
     """Registers what is declared. A deleted resource leaves the registration: it is history."""
-
-    def __init__(
-        self,
-        api: KubernetesApi,
-        *,
-        get: Callable[[Key], Object | None],
-        put: Callable[[Object], None],
-    ) -> None:
-        self._api = api
-        self._get = get
-        self._put = put
 
     def sync(self, key: Key) -> float | None:
         """Register one agent; seconds after which to look again, None when all is said."""

@@ -73,8 +73,8 @@ class Seen:
     found: Object | None
 
 
-class Mirror:
-    """Brings one key at a time together. `get` answers the resource as last heard."""
+class Resources:
+    """Resources of one kind: `get` answers one as last heard, `put` keeps what was written."""
 
     def __init__(
         self,
@@ -86,6 +86,10 @@ class Mirror:
         self._api = api
         self._get = get
         self._put = put
+
+
+class Mirror(Resources):
+    """Brings one key at a time together."""
 
     def sync(self, key: Key) -> float | None:
         """Take the next steps; seconds after which to look again, None when all is said.

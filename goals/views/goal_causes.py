@@ -101,20 +101,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Exploration:
-    """The chain of a picked span and what followed from it."""
-
-    picked: Step
-    causes: tuple[Step, ...]  # from the root down
-    effects: tuple[Step, ...]  # its own, at most `CHILDREN`
-    more: int  # effects of its own that are not listed
-    downstream: int  # spans downstream in all, at most `READ_MAX`
-    is_complete: bool  # is that all of them
-    drawing: Drawing
-    rows: tuple[Step, ...]  # the table twin
-
-
-@dataclass(frozen=True, slots=True)
 class Branch:
     """The direct effects of a span from the `offset`-th on."""
 
@@ -122,6 +108,19 @@ class Branch:
     steps: tuple[Step, ...]
     more: int
     next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """The chain of a picked span and what followed from it."""
+
+    picked: Step
+    causes: tuple[Step, ...]  # from the root down
+    effects: Branch  # its own
+    downstream: int  # spans downstream in all, at most `READ_MAX`
+    is_complete: bool  # is that all of them
+    drawing: Drawing
+    rows: tuple[Step, ...]  # the table twin
 
 
 def explore(goal: Goal, span: Span) -> Exploration:
@@ -144,13 +143,13 @@ def explore(goal: Goal, span: Span) -> Exploration:
         )
 
     direct = children.get(span.span_id, [])
+    opened = tuple(step(one) for one in direct[:CHILDREN])
     steps = {one.span_id: step(one) for one in shown}
     near = [*chain[:DRAWN_BEFORE][::-1], span, *below[:DRAWN_AFTER]]
     return Exploration(
         picked=steps[span.span_id],
         causes=tuple(steps[one.span_id] for one in chain[::-1]),
-        effects=tuple(step(one) for one in direct[:CHILDREN]),
-        more=max(len(direct) - CHILDREN, 0),
+        effects=Branch(span.span_id, opened, len(direct) - len(opened), len(opened)),
         downstream=len(below),
         is_complete=len(below) < READ_MAX - 1,
         drawing=_drawn(near, steps),

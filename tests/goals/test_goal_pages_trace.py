@@ -114,8 +114,12 @@ def test_effects_open_a_dozen_at_a_time(viewer: Client, goal: Goal, trace: Trace
         trace.write(f"{index + 1:016x}", f"step {index}", inside=ACTION)
     trace.write("9" * 16, "grandchild", inside=f"{1:016x}")
     found = explore(goal, span(trace, ACTION))
-    assert (len(found.effects), found.more, found.downstream) == (CHILDREN, 5, CHILDREN + 6)
-    assert found.effects[0].children == 1
+    assert (len(found.effects.steps), found.effects.more, found.downstream) == (
+        CHILDREN,
+        5,
+        CHILDREN + 6,
+    )
+    assert found.effects.steps[0].children == 1
     assert [step.depth for step in found.causes] == [-1]
     assert {step.depth for step in found.rows} == {-1, 0, 1, 2}
     said = words(viewer.get(f"/goals/{goal}/trace/{ACTION}/effects?offset={CHILDREN}"))
