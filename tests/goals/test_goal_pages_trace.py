@@ -132,8 +132,8 @@ def test_effects_open_a_dozen_at_a_time(viewer: Client, goal: Goal, trace: Trace
 def test_an_effect_by_observation_and_by_span_is_listed_once(goal: Goal, trace: Trace) -> None:
     trace.write("c" * 16, "both", because=ROOT, inside=ACTION)
     of_action, of_root = explore(goal, span(trace, ACTION)), explore(goal, span(trace, ROOT))
-    assert [step.one.span.name for step in of_action.effects] == ["both"]
-    assert [step.one.span.name for step in of_root.effects] == ["quantize model", "both"]
+    assert [step.one.span.name for step in of_action.effects.steps] == ["both"]
+    assert [step.one.span.name for step in of_root.effects.steps] == ["quantize model", "both"]
 
 
 def test_an_orphan_is_called_one(viewer: Client, goal: Goal, trace: Trace) -> None:
