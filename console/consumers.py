@@ -43,6 +43,7 @@ class HintConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # ships n
         await self.accept()
         await self._send("hello", beat_seconds=self.beat_seconds)
         self.heart = asyncio.create_task(self._beat())
+        get_watch().follow(self)
 
     async def disconnect(self, code: int) -> None:
         """Leave every topic."""

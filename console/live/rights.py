@@ -22,7 +22,7 @@ def spaces_by_session(session_keys: Iterable[str]) -> Mapping[str, Namespaces]:
     Left out: ended sessions, and those of people who are shut out or have another password since.
     """
     held = _contents(sorted(set(session_keys)))
-    wanted = sorted({pk for said in held.values() if (pk := said.get(SESSION_KEY))}, key=str)
+    wanted = sorted({str(said[SESSION_KEY]) for said in held.values() if SESSION_KEY in said})
     people = [
         user
         for start in range(0, len(wanted), IN_LIST)

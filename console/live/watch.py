@@ -48,7 +48,7 @@ class SessionWatch:
 
     async def topics_of(self, session_key: str) -> Topics | None:
         """What a session may hear now; None when it has ended."""
-        found = await database_sync_to_async(self._look)([session_key])
+        found: Mapping[str, Topics] = await database_sync_to_async(self._look)([session_key])
         return found.get(session_key)
 
     def follow(self, listener: Listener) -> None:
