@@ -157,7 +157,10 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
         )  # fmt: skip
         start("kube-scheduler", kubeconfig, "--leader-elect=false", "--secure-port=0")
         start(
-            "kwok", kubeconfig, f"--config={STAGES}", "--manage-all-nodes=true",
+            "kwok", kubeconfig, f"--config={STAGES}",
+            # Other nodes are real processes: tests/cluster/kubelet.py looks after their pods.
+            "--manage-all-nodes=false",
+            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--node-lease-duration-seconds=40", "--enable-crds=",
         )  # fmt: skip
         yield plane
