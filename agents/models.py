@@ -8,10 +8,13 @@ from django.utils import timezone
 
 from agents.domain.states import ACTIVE_STATES, FINISHED_STATES, AttemptState, DesiredState
 from agents.gpus.models import GpuDevice, GpuNode
+from agents.survey.models import ClusterSurvey, ClusterWorkload
 
 __all__ = [
     "Agent",
     "Attempt",
+    "ClusterSurvey",
+    "ClusterWorkload",
     "GpuDevice",
     "GpuNode",
     "IssuedSvid",

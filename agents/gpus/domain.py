@@ -43,6 +43,14 @@ class DeviceKind(StrEnum):
     SLOT = "slot"  # declared in CLUSTER_URL; nothing is measured of it
 
 
+class Source(StrEnum):
+    """What tells of a node's GPUs."""
+
+    NODE = "node"  # our own sampler, through NVML
+    DCGM = "dcgm"  # NVIDIA's dcgm-exporter, read over HTTP
+    CLUSTER = "cluster"  # what the node offers and pods ask for; nothing is measured
+
+
 class Throttle(StrEnum):
     """Why a card runs slower than it could (NVML's clocks event reasons)."""
 
@@ -73,6 +81,7 @@ class ComputeProcess:
     owner: Owner = Owner.UNKNOWN
     workload: str = ""
     program: str = ""  # the kernel's short name of it, at most 15 characters
+    pod_uid: str = ""  # of the Kubernetes pod it runs in, where the kernel shows that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +160,7 @@ class Sample:
     devices: tuple[Reading, ...] = ()
     held_by: dict[str, str] | None = None
     trouble: str = ""
+    source: Source = Source.NODE
 
     @property
     def is_measured(self) -> bool:

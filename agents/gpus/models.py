@@ -8,7 +8,7 @@ system's business.
 from django.db import models
 from django.db.models import Q
 
-from agents.gpus.domain import DeviceKind
+from agents.gpus.domain import DeviceKind, Source
 
 
 class GpuNode(models.Model):
@@ -17,6 +17,7 @@ class GpuNode(models.Model):
     name = models.CharField(max_length=253, primary_key=True)  # RFC 1123 host name
     driver_version = models.CharField(max_length=80, default="")
     is_measured = models.BooleanField(default=False)  # False: declared slots only
+    source = models.CharField(max_length=8, default=Source.NODE)  # what its figures come from
     trouble = models.TextField(default="")  # why the cards cannot be read, "" when they can
     heard_at = models.DateTimeField()  # the sampler's last sign of life
     sampled_at = models.DateTimeField(null=True)  # when the cards were last read
@@ -56,7 +57,8 @@ class GpuDevice(models.Model):
     xid_at = models.DateTimeField(null=True)  # of the newest
     processes = models.JSONField(null=True)  # {"pid", "memory_bytes", "owner", "workload", …}
     has_foreign = models.BooleanField(default=False)  # a process that no workload of ours started
-    held_by = models.CharField(max_length=63, default="")  # workload name
+    # The workload of an attempt, or `namespace/pod` of somebody else's.
+    held_by = models.CharField(max_length=320, default="")
     held_since = models.DateTimeField(null=True)
     idle_since = models.DateTimeField(null=True)  # in this hold; null while busy or unknown
     lost_at = models.DateTimeField(null=True)  # since when the card does not answer

@@ -44,6 +44,8 @@ def record_sample(sample: Sample) -> None:
         return
     rows = {row.device_id: row for row in GpuDevice.objects.filter(node_id=sample.node)}
     changes = _Changes(sample, rows)
+    if node is not None and node.source != sample.source and not sample.trouble:
+        changes.replace_all()
     if not sample.trouble:
         changes.compare()
     news = [*_node_news(node, sample), *changes.news]
@@ -56,6 +58,7 @@ def record_sample(sample: Sample) -> None:
 def _write_node(sample: Sample) -> None:
     told: dict[str, Any] = {"heard_at": sample.at, "trouble": sample.trouble}
     if not sample.trouble:
+        told["source"] = sample.source
         told["sampled_at"] = sample.at
         told["driver_version"] = sample.driver_version
         told["is_measured"] = sample.is_measured
@@ -81,6 +84,11 @@ class _Changes:
         self.updates: list[tuple[int, dict[str, Any]]] = []
         self.inserts: list[GpuDevice] = []
         self.gone: list[int] = []
+
+    def replace_all(self) -> None:
+        """Another source tells of the node from now on: what the old one told is not missed."""
+        self.gone += [row.pk for row in self.rows.values()]
+        self.rows = {}
 
     def compare(self) -> None:
         seen = {reading.id for reading in self.sample.devices}

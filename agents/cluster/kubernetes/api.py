@@ -117,6 +117,14 @@ class KubernetesApi:
             version = str(page["metadata"]["resourceVersion"])
         return found, version
 
+    def pages_at(self, path: str) -> Iterator[tuple[list[Object], str]]:
+        """The pages of a list, each with the version of the whole; none is kept here.
+
+        Raises WatchExpired when the pages grew too old on the way.
+        """
+        for page in self._pages(path, {}):
+            yield page.get("items") or [], str(page["metadata"]["resourceVersion"])
+
     def _pages(self, path: str, query: Mapping[str, str | int]) -> Iterator[Object]:
         token = ""
         while True:

@@ -1,0 +1,1 @@
+"""What runs in the cluster besides our attempts: nodes, GPUs, pods of others, kept as facts."""
