@@ -30,6 +30,11 @@ OTLP_HOST = env.text("OTLP_HOST", default="127.0.0.1")
 OTLP_PORT = env.whole_number("OTLP_PORT", default=4318, low=1, high=65535)
 STORE_PORT = env.whole_number("STORE_PORT", default=8124, low=1, high=65535)
 CHECKOUT_PORT = env.whole_number("CHECKOUT_PORT", default=8089, low=1, high=65535)
+ADMISSION_HOST = env.text("ADMISSION_HOST", default="127.0.0.1")
+ADMISSION_PORT = env.whole_number("ADMISSION_PORT", default=8443, low=1, high=65535)
+ADMISSION_URL = env.text(
+    "ADMISSION_URL", default=f"https://{ADMISSION_HOST}:{ADMISSION_PORT}"
+).rstrip("/")
 WEB_URL = env.text("WEB_URL", default=f"http://{WEB_HOST}:{WEB_PORT}").rstrip("/")
 OTLP_URL = env.text("OTLP_URL", default=f"http://{OTLP_HOST}:{OTLP_PORT}").rstrip("/")
 WORKER_CONCURRENCY = env.whole_number("WORKER_CONCURRENCY", default=4, low=1, high=64)
@@ -43,6 +48,9 @@ JOURNAL_SEARCH_RECORDS = env.whole_number(
 APPROVAL_QUORUM = env.whole_number("APPROVAL_QUORUM", default=1, low=1, high=9)  # people at least
 APPROVAL_TTL_SECONDS = env.whole_number("APPROVAL_TTL_SECONDS", default=14400, low=60, high=604800)
 UPLOAD_MAX_BYTES = env.whole_number("UPLOAD_MAX_BYTES", default=10 << 30, low=1, high=1 << 44)
+# What the API server puts before a person's name (--oidc-username-prefix), so that it is the same
+# person who asks with kubectl and who would approve here.
+KUBERNETES_USER_PREFIX = env.text("KUBERNETES_USER_PREFIX")
 FOUR_EYES = env.strict_bool("FOUR_EYES", default=True)
 EXAMPLE = env.strict_bool("EXAMPLE", default=True)
 

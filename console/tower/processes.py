@@ -43,6 +43,10 @@ class TowerConfig:
     has_embedded_broker: bool
     has_embedded_store: bool
     has_example: bool
+    has_kubernetes: bool = False
+    admission_host: str = "127.0.0.1"
+    admission_port: int = 8443
+    admission_url: str = "https://127.0.0.1:8443"
     has_gpus: bool = False  # cards, or slots that are declared: something for `node` to look at
 
     @property
@@ -65,6 +69,8 @@ class TowerConfig:
         }
         if self.has_embedded_store:
             found["STORE_PORT"] = ("127.0.0.1", self.store_port)
+        if self.has_kubernetes:
+            found["ADMISSION_PORT"] = (self.admission_host, self.admission_port)
         if self.has_example:
             found["CHECKOUT_PORT"] = ("127.0.0.1", self.checkout_port)
         return found
@@ -91,6 +97,7 @@ def tower_processes(config: TowerConfig) -> Sequence[ProcessSpec]:
         _asgi(config, "otlp", host=config.otlp_host, port=config.otlp_port, needs=needs),
         _worker(config, needs=(*needs, bootstrap.name)),
         _beat(config, needs=needs),
+        *([_operator(), _admission(config)] if config.has_kubernetes else []),
         *([_node(config)] if config.has_gpus else []),
         *(_example(config) if config.has_example else []),
     ]
@@ -181,6 +188,32 @@ def _celery(
         grace_seconds=WORKER_GRACE_SECONDS,
         memory_max_bytes=768 * MIB,
         where="broker",
+    )
+
+
+def _operator() -> ProcessSpec:
+    return ProcessSpec(
+        name="operator",
+        argv=(sys.executable, "manage.py", "operator"),
+        environment=ENVIRONMENT,
+        depends_on=(DATABASE_STEP,),
+        is_essential=False,  # a cluster that does not answer keeps nobody from the pages
+        memory_max_bytes=768 * MIB,
+        where="Kubernetes",
+    )
+
+
+def _admission(config: TowerConfig) -> ProcessSpec:
+    ready_file = config.data / "run" / "admission.ready"
+    return ProcessSpec(
+        name="admission",
+        argv=(sys.executable, "manage.py", "admission", "--url", config.admission_url),
+        environment={**ENVIRONMENT, READY_FILE_VARIABLE: str(ready_file)},
+        ready=FileReady(ready_file),
+        depends_on=(DATABASE_STEP,),
+        is_essential=False,
+        memory_max_bytes=768 * MIB,
+        where=config.admission_url,
     )
 
 

@@ -79,6 +79,15 @@ def test_the_gpus_are_looked_at_where_there_are_any() -> None:
     assert (node.depends_on, node.is_essential) == ((DATABASE_STEP,), False)
 
 
+def test_a_cluster_is_mirrored_and_guarded_where_it_is_kubernetes() -> None:
+    config = replace(CONFIG, has_kubernetes=True, admission_url="https://tower.example:8443")
+    ours = {one.name: one for one in tower_processes(config)}
+    assert not any(ours[name].is_essential for name in ("operator", "admission"))
+    assert "https://tower.example:8443" in ours["admission"].argv
+    assert set(config.addresses()) - set(CONFIG.addresses()) == {"ADMISSION_PORT"}
+    assert not {"operator", "admission"} & {one.name for one in tower_processes(CONFIG)}
+
+
 def test_a_backing_service_given_by_url_is_not_run() -> None:
     config = replace(CONFIG, has_embedded_broker=False, has_embedded_store=False, has_example=False)
     names = {one.name for one in tower_processes(config)}

@@ -70,6 +70,10 @@ def config_from_settings() -> TowerConfig:
         has_embedded_broker=f"unix://{data}/run/valkey.sock" == settings.REDIS_URL,
         has_embedded_store=settings.TELEMETRY_URL.startswith("embedded:"),
         has_example=settings.EXAMPLE,
+        has_kubernetes=settings.CLUSTER_URL.startswith("kubernetes:"),
+        admission_host=settings.ADMISSION_HOST,
+        admission_port=settings.ADMISSION_PORT,
+        admission_url=settings.ADMISSION_URL,
         has_gpus=_has_gpus(),
     )
 
