@@ -36,6 +36,8 @@ def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
     options = _options(url, parts.query)
     gpus = _whole_number(url, "gpus", options.pop("gpus", "0"), high=GPUS_MAX)
     hold = _whole_number(url, "hold", options.pop("hold", "0"), high=1)
+    if parts.scheme == "memory":
+        options.pop("attests", None)  # the twin of agents.attestation reads it
     if options:
         raise _unusable(url, f"{sorted(options)[0]!r} is no option of it")
     if parts.scheme == "memory":
