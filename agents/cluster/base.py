@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class ClusterError(Exception):
@@ -21,6 +21,51 @@ class WorkloadConflict(ClusterError):
 
 class WorkloadInvalid(ClusterError):
     """The specification can never run here (no such program, more GPUs than exist)."""
+
+
+# Reasons of a failure that the cluster brought about: https://kubernetes.io/docs/concepts/
+# workloads/pods/disruptions/#pod-disruption-conditions, and what kubelets say of a pod themselves.
+DISRUPTIONS: Final = frozenset(
+    {
+        "DeletionByPodGC",
+        "DeletionByTaintManager",
+        "EvictionByEvictionAPI",
+        "Evicted",
+        "NodeLost",
+        "NodeShutdown",
+        "PreemptionByScheduler",
+        "TerminationByKubelet",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who has some of what a workload waits for."""
+
+    namespace: str
+    name: str  # of the workload, or of the foreign object
+    is_workload: bool  # has the label of one of ours: whether it is one, the rows tell
+    amount: int = 0  # how much of it, 0 when it is not counted
+    since: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blockage:
+    """Why a workload does not run: a clause that names no other namespace, and who holds it."""
+
+    what: str
+    holders: tuple[Holder, ...] = ()
+    verb: str = "held by"  # between the clause and the holders
+
+
+class WorkloadBlocked(ClusterError):
+    """The cluster takes this workload later: a quota is used up."""
+
+    def __init__(self, text: str, *, reason: str, blockage: Blockage) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.blockage = blockage
 
 
 class WorkloadPhase(StrEnum):
@@ -56,6 +101,7 @@ class WorkloadSpec:
     # GPU-milliseconds this workload may use before it stops by itself: running time x GPUs.
     # The cluster enforces it without us, so that a dead control plane cannot overspend.
     gpu_allowance_ms: int | None = None
+    priority_class: str = ""  # of the pod; "" leaves it to the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +127,7 @@ class WorkloadStatus:
     gpu_allowance_ms: int | None = None
     output_bytes: int = 0
     output_truncated: bool = False
+    blockage: Blockage | None = None  # while it waits, where the cluster tells more than `message`
 
     @property
     def is_finished(self) -> bool:

@@ -10,10 +10,18 @@ from django.conf import settings
 from django.utils import timezone
 
 from agents.cluster import get_cluster
-from agents.cluster.base import Cluster, WorkloadPhase, WorkloadSpec, WorkloadStatus
+from agents.cluster.base import (
+    DISRUPTIONS,
+    Cluster,
+    WorkloadBlocked,
+    WorkloadPhase,
+    WorkloadSpec,
+    WorkloadStatus,
+)
 from agents.domain.states import FINISHED_STATES, AttemptState, DesiredState
 from agents.identity import get_trust_domain, spiffe_id
 from agents.models import Agent, Attempt, TaskOutput
+from agents.services.blocked import BLOCKED, blockage_words, status_words
 from agents.services.identity import create_join_token, join_token_of, revoke_identity
 from agents.workloads import PodTemplate, workload_name
 from governance.services.journal import append_record, journaled
@@ -26,7 +34,7 @@ DELETE_GRACE_SECONDS = 5.0
 PROGRAM_PATH = "/usr/local/bin:/usr/bin:/bin"  # an attempt inherits nothing of ours
 
 # Reasons of the cluster that are the platform's doing: the attempt is lost, not failed.
-PLATFORM_REASONS = frozenset({"Killed", "ControlPlaneGone", "StartFailed"})
+PLATFORM_REASONS = DISRUPTIONS | {"Killed", "ControlPlaneGone", "StartFailed"}
 PHASE_STATES = {
     WorkloadPhase.PENDING: AttemptState.PENDING,
     WorkloadPhase.RUNNING: AttemptState.RUNNING,
@@ -232,6 +240,18 @@ def record_refusal(attempt: Attempt, error: Exception) -> Attempt:
     return attempt
 
 
+def record_blocked(attempt: Attempt, error: WorkloadBlocked) -> Attempt:
+    """The cluster takes the workload later: the attempt waits and says for what."""
+    message = BLOCKED + blockage_words(error.blockage, namespace=attempt.namespace)
+    with journaled():
+        waiting = Attempt.objects.filter(pk=attempt.pk, state=AttemptState.PENDING)
+        changed = waiting.update(reason=error.reason, message=message)
+        if changed and attempt.reason != error.reason:
+            _journal(attempt, "attempt.blocked", {"reason": error.reason, "message": message})
+    attempt.refresh_from_db()
+    return attempt
+
+
 def record_status(attempt: Attempt, status: WorkloadStatus | None) -> Attempt:
     """Write down what the cluster reports. Meters only grow; a finished attempt stays finished."""
     now = timezone.now()
@@ -282,7 +302,7 @@ def _read_state(attempt: Attempt, status: WorkloadStatus | None) -> tuple[Attemp
             state = AttemptState.STOPPED
         elif status.reason in PLATFORM_REASONS:
             state = AttemptState.LOST
-    return state, status.reason, status.message
+    return state, status.reason, status_words(status)
 
 
 def set_desired(attempt: Attempt, desired: DesiredState, *, actor: Actor) -> bool:

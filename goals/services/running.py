@@ -13,6 +13,7 @@ from agents.cluster.base import (
     Cluster,
     ClusterError,
     ClusterUnavailable,
+    WorkloadBlocked,
     WorkloadConflict,
     WorkloadInvalid,
 )
@@ -23,6 +24,7 @@ from agents.services.attempts import (
     allow_gpu,
     enforce_attempt,
     record_attempt,
+    record_blocked,
     record_refusal,
     record_status,
     set_desired,
@@ -30,6 +32,7 @@ from agents.services.attempts import (
 from goals.domain.degrade import Degradation
 from goals.domain.states import DesiredRun, Phase, TaskState, Unit
 from goals.models import Goal, Task
+from goals.services.blocked import say_blocked
 from goals.services.conditions import condition_of, journal_goal, set_condition, set_phase
 from goals.services.degrade import degradation_of
 from goals.services.holds import LaunchHeld, refuse_held, switch_for, switches_over
@@ -136,8 +139,9 @@ def watch_attempts(goal: Goal, lease: Lease, *, cluster: Cluster | None = None) 
     shortage: Shortage | None = None
     any_active = False
     trouble: ClusterError | None = None
-    attempts = Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES)
-    for attempt in attempts.select_related("agent"):
+    rows = Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES)
+    attempts = list(rows.select_related("agent"))
+    for attempt in attempts:
         try:
             _watch(goal, attempt, lease, cluster)
             if attempt.desired != DesiredState.STOPPED:
@@ -149,6 +153,7 @@ def watch_attempts(goal: Goal, lease: Lease, *, cluster: Cluster | None = None) 
             any_active = True
             continue
         any_active = any_active or not attempt.is_finished
+    say_blocked(goal, attempts, lease)
     if trouble is not None:
         raise trouble
     return Outlook(shortage, any_active)
@@ -171,10 +176,12 @@ def _watch(goal: Goal, attempt: Attempt, lease: Lease, cluster: Cluster) -> None
     status = None
     try:
         status = enforce_attempt(attempt, cluster=cluster)
-    except (WorkloadInvalid, WorkloadConflict) as error:
+    except (WorkloadInvalid, WorkloadConflict, WorkloadBlocked) as error:
         refusal = error
     with fenced(lease):
-        if refusal is not None:
+        if isinstance(refusal, WorkloadBlocked):
+            record_blocked(attempt, refusal)
+        elif refusal is not None:
             record_refusal(attempt, refusal)
         else:
             record_status(attempt, status)

@@ -7,11 +7,13 @@ the kubelets report, to the second; it is written on the Job before a pod may le
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from agents.cluster.base import (
     ClusterUnavailable,
     Gpu,
+    WorkloadBlocked,
     WorkloadConflict,
     WorkloadInvalid,
     WorkloadSpec,
@@ -24,6 +26,7 @@ from agents.cluster.kubernetes.api import (
     ObjectRefused,
     object_path,
 )
+from agents.cluster.kubernetes.blocked import Blockages, is_over_quota
 from agents.cluster.kubernetes.nodes import PODS, gpu_count, gpu_slots, slot_id
 from agents.cluster.kubernetes.objects import (
     KEEP_SECONDS,
@@ -70,6 +73,7 @@ class KubernetesCluster:
     ) -> None:
         self._api = api
         self._clock = clock
+        self._blockages = Blockages(api)
         self._namespaces: dict[str, str] = {}  # of the Jobs seen; only ever a hint
 
     # --- the port --------------------------------------------------------------------------------
@@ -137,7 +141,13 @@ class KubernetesCluster:
     def get(self, name: str) -> WorkloadStatus | None:
         """The attempt as the cluster tells it; pods that ended are metered on the way."""
         found = self._find(name)
-        return None if found is None else self._settle(found)
+        if found is None:
+            return None
+        pods = self._pods(found)
+        status = self._settle(found, pods)
+        if status is None:
+            return None
+        return replace(status, blockage=self._blockages.of(status, pods))
 
     def list(self) -> Sequence[WorkloadStatus]:
         """Every attempt of ours, in every namespace; what was deleted a day ago is forgotten."""
@@ -200,6 +210,11 @@ class KubernetesCluster:
         except ObjectConflict:
             made = self._api.get(object_path(JOBS, spec.namespace, spec.name))
         except (ObjectRefused, ObjectAbsent) as error:
+            if is_over_quota(str(error)):
+                blockage = self._blockages.of_quota(spec.namespace, str(error))
+                raise WorkloadBlocked(
+                    str(error), reason="QuotaExceeded", blockage=blockage
+                ) from error
             raise WorkloadInvalid(f"{spec.name} in namespace {spec.namespace}: {error}") from error
         owner = {
             "apiVersion": "batch/v1", "kind": "Job", "name": spec.name,
@@ -364,9 +379,11 @@ class KubernetesCluster:
         metadata = found["metadata"]
         selector = f"involvedObject.uid={metadata['uid']},reason=FailedCreate"
         path = object_path(EVENTS, metadata["namespace"])
-        return [
-            str(one.get("message", "")) for one in self._api.items(path, fieldSelector=selector)
-        ]
+        found_events = sorted(
+            self._api.items(path, fieldSelector=selector),
+            key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""),
+        )
+        return [str(one.get("message", "")) for one in found_events]
 
 
 def _is_spent(record: Record) -> bool:

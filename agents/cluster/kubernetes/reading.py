@@ -15,6 +15,17 @@ CANNOT_START: Final = frozenset(
 )
 CANNOT_PULL: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"})
 SIGNALLED: Final = 128  # an exit code above it is a signal's
+# What the cluster itself ends a pod for, as people say it.
+DISRUPTED: Final[Mapping[str, str]] = {
+    "DeletionByPodGC": "its node {node} is gone",
+    "DeletionByTaintManager": "{node} got a taint that it does not tolerate",
+    "EvictionByEvictionAPI": "evicted from {node}, as when a node is drained",
+    "Evicted": "evicted by the kubelet of {node}",
+    "NodeLost": "its node {node} no longer answers",
+    "NodeShutdown": "{node} was shut down",
+    "PreemptionByScheduler": "preempted on {node} by a pod of higher priority",
+    "TerminationByKubelet": "ended by the kubelet of {node}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +174,25 @@ def _failure(condition: Object, pods: Sequence[Object], record: Record) -> tuple
                 "The cluster ended it at its allowance, since nobody paused it in time."
             )
         return "DeadlineExceeded", "It ran as long as it may."
-    for pod in pods:
-        status = pod.get("status") or {}
-        for one in status.get("conditions") or []:
-            if one.get("type") == "DisruptionTarget" and one.get("status") == "True":
-                return str(one.get("reason", "Disrupted")), str(one.get("message", ""))
-        if status.get("reason"):  # Evicted, NodeLost, …
-            return str(status["reason"]), str(status.get("message", ""))
+    if said := next((said for said in map(disruption_of, pods) if said), None):
+        return said
     code = _exit_code(pods)
     if any(_ended(pod).get("reason") == "OOMKilled" for pod in pods):
         return "OutOfMemory", "It used more memory than its limit."
     if code is None:
         return str(condition.get("reason", "Failed")), str(condition.get("message", ""))
     return ("Killed" if code > SIGNALLED else "NonZeroExit"), f"It ended with exit code {code}."
+
+
+def disruption_of(pod: Object) -> tuple[str, str] | None:
+    """Why the cluster ended the pod, in its own words; None when it did not."""
+    status = pod.get("status") or {}
+    for one in status.get("conditions") or []:
+        if one.get("type") == "DisruptionTarget" and one.get("status") == "True":
+            return str(one.get("reason", "Disrupted")), str(one.get("message", ""))
+    if status.get("reason"):  # Evicted, NodeLost, …
+        return str(status["reason"]), str(status.get("message", ""))
+    return None
 
 
 def _waiting(alive: Sequence[Object], events: Sequence[str]) -> tuple[str, str]:
