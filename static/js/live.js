@@ -132,8 +132,9 @@ class LiveFeed extends HTMLElement {
   }
 }
 
-/** Nothing is swapped under a person who is typing or who has selected text. */
+/** Nothing is swapped under a person who types, has selected text, or is asked about the part. */
 function isBeingUsed(part) {
+  if (part.querySelector("details.menu[open]") || document.querySelector("#confirm[open]")) return true;
   const focused = document.activeElement;
   if (part.contains(focused) && focused.matches("input, textarea, select")) return true;
   for (const field of part.querySelectorAll("textarea, input:not([type=hidden])")) {
@@ -161,8 +162,9 @@ function moveClocks() {
   }
 }
 
-/** An open menu closes at Escape and at a press elsewhere. */
+/** An open menu closes at Escape and at a press elsewhere, but not at those of a dialog over it. */
 function closeMenus(event) {
+  if (document.querySelector("dialog[open]")) return;
   for (const menu of document.querySelectorAll("details.menu[open]")) {
     if (event.type === "keydown" && event.key !== "Escape") return;
     if (event.type === "click" && menu.contains(event.target)) continue;

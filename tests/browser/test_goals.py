@@ -128,6 +128,7 @@ def test_a_goal_from_the_first_key_to_its_second_generation(olivia: Person) -> N
     page.locator("#f-retries").fill("6")
     olivia.sees("Well formed", within=".gf-problems")
     page.get_by_role("button", name="Apply the change").click()
+    page.locator("#confirm-yes").click()
     page.wait_for_url("**/goals/default/calm-nights")
     olivia.go("/goals/default/calm-nights/changes?field=retries")
     olivia.sees("Generation 2")

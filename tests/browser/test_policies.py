@@ -116,6 +116,12 @@ def press(one: Person, name: str) -> None:
     one.page.get_by_role("button", name=name).click()
 
 
+def confirmed(one: Person, name: str) -> None:
+    """Press a button that asks first, and go on."""
+    press(one, name)
+    one.page.locator("#confirm-yes").click()
+
+
 def fits_a_phone(one: Person) -> None:
     one.page.set_viewport_size(PHONE)
     assert one.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
@@ -189,7 +195,7 @@ def test_from_an_edit_to_a_denied_goal_and_back(tower: RealTower, browser: Any) 
     press(ada, "Save as a new version")
     ada.page.wait_for_url("**/policies/starter/2")
     ada.sees("is saved and signed")
-    press(ada, "Shadow")
+    confirmed(ada, "Shadow")
     ada.sees("starter version 2 is in stage shadow")
     assert ada.page.get_by_role("button", name="Enforce").is_disabled()
     shoot(ada, "policies-shadow")
@@ -198,12 +204,12 @@ def test_from_an_edit_to_a_denied_goal_and_back(tower: RealTower, browser: Any) 
     eva = person(browser, url, screen=PHONE).sign_in("eva")
     eva.go("/policies/starter/2")
     assert eva.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    press(eva, "Enforce")
+    confirmed(eva, "Enforce")
     eva.sees("starter version 2 is in force")
     assert api.phase_of("denied", {"Denied", "Running", "Failed"}) == "Denied"
 
     ada.go("/policies/starter/2")
-    press(ada, "Return to version 1")
+    confirmed(ada, "Return to version 1")
     ada.sees("starter version 1 is in force")
     assert api.phase_of("after", {"Denied", "Running", "Exhausted", "Failed", "Paused"}) != "Denied"
     assert ada.complaints == []
