@@ -32,6 +32,7 @@ from agents.services.drift import drift_of
 from agents.services.identity import (
     IssuedIdentity,
     exchange_join_token,
+    exchange_pod_token,
     renew_identity,
     renewal_claims,
     revoke_agent_identities,
@@ -48,10 +49,11 @@ OUTPUT_MAX_BYTES = 1 << 20  # of a program's output in one answer
 
 @identity_router.post("/exchange", response=IdentityOut, auth=None)
 def exchange(request: HttpRequest, payload: ExchangeIn) -> dict[str, Any]:
-    """Trade the one-time join token for an X.509-SVID and a JWT-SVID."""
-    return _identity(
-        exchange_join_token(payload.join_token, csr_pem=payload.csr, audience=payload.audience)
-    )
+    """Trade a join token, or a pod's service account token, for an X.509-SVID and a JWT-SVID."""
+    csr, audience = payload.csr, payload.audience
+    if token := payload.service_account_token:
+        return _identity(exchange_pod_token(token, csr_pem=csr, audience=audience))
+    return _identity(exchange_join_token(payload.join_token, csr_pem=csr, audience=audience))
 
 
 @identity_router.post("/renew", response=IdentityOut, auth=None)

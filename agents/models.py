@@ -153,6 +153,23 @@ class JoinToken(models.Model):
         return f"join token of {self.attempt_id}"
 
 
+class PodBinding(models.Model):
+    """A pod of an attempt that proved itself, and the one key it may get documents for.
+
+    A paused attempt of a cluster has no pod and a resumed one a new pod, hence many for one.
+    """
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="pods")
+    pod_uid = models.CharField(max_length=64, unique=True)
+    pod = models.CharField(max_length=253)
+    node = models.CharField(max_length=253, default="")
+    key_thumbprint = models.CharField(max_length=64)  # RFC 7638
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"pod {self.pod} of {self.attempt_id}"
+
+
 class IssuedSvid(models.Model):
     """One identity document that was issued; the document itself is not kept."""
 

@@ -5,18 +5,31 @@ from typing import Any
 from uuid import UUID
 
 from ninja import Schema
-from pydantic import Field
+from pydantic import Field, model_validator
+
+from agents.attestation.base import TOKEN_MAX_CHARACTERS
 
 SPAN_ID = r"^([0-9a-f]{16})?$"
 NAME = r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$"
 
 
 class ExchangeIn(Schema):
-    """A join token and the signing request of the key the attempt made."""
+    """What proves who the attempt is, and the signing request of the key that it made.
 
-    join_token: str = Field(max_length=200)
+    Exactly one proof: the join token that it was started with, or the service account token of
+    its pod.
+    """
+
+    join_token: str = Field("", max_length=200)
+    service_account_token: str = Field("", max_length=TOKEN_MAX_CHARACTERS)
     csr: str = Field(max_length=8192)
     audience: list[str] = Field(default_factory=lambda: ["clearance"], min_length=1, max_length=8)
+
+    @model_validator(mode="after")
+    def _one_proof(self) -> "ExchangeIn":
+        if bool(self.join_token) == bool(self.service_account_token):
+            raise ValueError("Send either join_token or service_account_token.")
+        return self
 
 
 class RenewIn(Schema):

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-# The variable that names the file with the token; the platform keeps the file fresh.
-TOKEN_FILE_VARIABLE: Final = "CLEARANCE_IDENTITY_TOKEN_FILE"  # noqa: S105 - a name, no secret
-TOKEN_SECONDS: Final = 600  # of a token's life: the least that the TokenRequest API gives
 TOKEN_MAX_CHARACTERS: Final = 8192  # those of real clusters have 1,000 to 2,000
 
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
+# Where a workload finds the platform's own token, and the variable that says so.
+TOKEN_FILE: Final = "/var/run/secrets/orchestration.ai/token"  # noqa: S105 - a path, no secret
+TOKEN_FILE_VARIABLE: Final = "CLEARANCE_IDENTITY_TOKEN_FILE"  # noqa: S105 - a name, no secret
+
 
 class ClusterError(Exception):
     """The cluster refused or could not answer."""
@@ -92,6 +96,8 @@ class WorkloadSpec:
     image: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    # The workload gets a token of the platform for this audience; "" where it gets none.
+    token_audience: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     memory_bytes: int | None = None

@@ -22,7 +22,12 @@ from agents.domain.states import FINISHED_STATES, AttemptState, DesiredState
 from agents.identity import get_trust_domain, spiffe_id
 from agents.models import Agent, Attempt, TaskOutput
 from agents.services.blocked import BLOCKED, blockage_words, status_words
-from agents.services.identity import create_join_token, join_token_of, revoke_identity
+from agents.services.identity import (
+    identity_environment,
+    prepare_identity,
+    revoke_identity,
+    token_audience,
+)
 from agents.workloads import PodTemplate, workload_name
 from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, ActorKind
@@ -60,7 +65,7 @@ class AttemptRequest:
 
 
 def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
-    """Write the attempt and its join token; asking again returns the same attempt.
+    """Write the attempt and what proves who it is; asking again returns the same attempt.
 
     Runs in the caller's transaction, so that reservation and attempt commit together.
     """
@@ -110,7 +115,7 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
             },
         )
         if is_new:
-            create_join_token(attempt)
+            prepare_identity(attempt)
             _journal(
                 attempt,
                 "attempt.created",
@@ -163,7 +168,7 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
             "LANG": "C.UTF-8",
             **spec["env"],
             "CLEARANCE_API_URL": settings.WEB_URL,
-            "CLEARANCE_JOIN_TOKEN": join_token_of(attempt),
+            **identity_environment(attempt),
             "OTEL_EXPORTER_OTLP_ENDPOINT": settings.OTLP_URL,
             "CLEARANCE_NAMESPACE": attempt.namespace,
             "CLEARANCE_GOAL_UID": str(attempt.goal_uid),
@@ -172,6 +177,7 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
             "CLEARANCE_ATTEMPT_UID": str(attempt.uid),
             "CLEARANCE_AGENT": attempt.agent_name,
         },
+        token_audience=token_audience(),
         labels=spec["labels"],
         gpus=attempt.gpus,
         memory_bytes=spec["memory_bytes"],

@@ -14,6 +14,14 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from agents.attestation import get_attestor
+from agents.attestation.base import (
+    AttestationUnavailable,
+    AttestedPod,
+    Attestor,
+    TokenRefused,
+)
+from agents.cluster.base import TOKEN_FILE, TOKEN_FILE_VARIABLE
 from agents.domain.states import ACTIVE_STATES
 from agents.identity import get_trust_domain
 from agents.identity.base import (
@@ -26,7 +34,7 @@ from agents.identity.base import (
     TrustDomain,
     X509Svid,
 )
-from agents.models import Agent, Attempt, IssuedSvid, JoinToken
+from agents.models import Agent, Attempt, IssuedSvid, JoinToken, PodBinding
 from governance.services.journal import News, append_record, append_records, journaled
 from lineage.domain import Actor, ActorKind, NodeKind, NodeRef, Relation
 from lineage.services.graph import link
@@ -55,6 +63,12 @@ class JoinTokenRefused(IdentityRefused):
     """The join token is unknown, used or expired."""
 
     code = "join-token-refused"
+
+
+class PodTokenRefused(IdentityRefused):
+    """The service account token is not that of the one living pod of an attempt."""
+
+    code = "service-account-token-refused"
 
 
 class CredentialRefused(IdentityRefused):
@@ -99,6 +113,27 @@ class IssuedIdentity:
     @property
     def spiffe_id(self) -> str:
         return self.jwt.spiffe_id
+
+
+def prepare_identity(attempt: Attempt, *, attestor: Attestor | None = None) -> None:
+    """Make what a new attempt will prove itself with, in the caller's transaction."""
+    if (attestor or get_attestor()) is None:
+        create_join_token(attempt)
+
+
+def identity_environment(
+    attempt: Attempt, *, attestor: Attestor | None = None
+) -> Mapping[str, str]:
+    """The variables by which the attempt's program gets its identity; no secret in a cluster."""
+    if (attestor or get_attestor()) is not None:
+        return {TOKEN_FILE_VARIABLE: TOKEN_FILE}
+    return {"CLEARANCE_JOIN_TOKEN": join_token_of(attempt)}
+
+
+def token_audience() -> str:
+    """For whom the platform makes out the tokens of workloads; "" where it makes none."""
+    attestor = get_attestor()
+    return "" if attestor is None else attestor.audience
 
 
 def create_join_token(attempt: Attempt) -> str:
@@ -158,6 +193,52 @@ def exchange_join_token(
         if unused.update(used_at=now, used_by_key=thumbprint) != 1:
             raise JoinTokenRefused("The join token was already used.")
         _record_issue(attempt, issued, cause="join-token")
+    return issued
+
+
+def exchange_pod_token(
+    token: str,
+    *,
+    csr_pem: str,
+    audience: Sequence[str],
+    attestor: Attestor | None = None,
+    trust_domain: TrustDomain | None = None,
+) -> IssuedIdentity:
+    """Trade a service account token that is bound to a pod for an identity.
+
+    The first key that comes with a token of a pod is that pod's only key: whoever reads the token
+    later gets nothing by it. The same key may ask again while the pod lives. Raises
+    `IdentityRefused`s.
+    """
+    attestor = attestor or get_attestor()
+    if attestor is None:
+        raise PodTokenRefused("Workloads of this installation have join tokens, not pods.")
+    try:
+        pod = attestor.attest(token)
+    except TokenRefused as error:
+        raise PodTokenRefused(str(error)) from error
+    except AttestationUnavailable as error:
+        logger.error("A service account token cannot be reviewed: %s", error)
+        raise IdentityNotAvailable("Kubernetes cannot be asked about the token now.") from error
+    attempt = _attempt_of(pod)
+    _refuse_ended(attempt)
+    issued = _issue(attempt, csr_pem, audience, trust_domain or get_trust_domain())
+    thumbprint = issued.x509.key_thumbprint
+    with journaled():
+        attempt = _locked_live_attempt(attempt.pk)
+        binding, _ = PodBinding.objects.get_or_create(
+            pod_uid=pod.pod_uid,
+            defaults={
+                "attempt": attempt,
+                "pod": pod.pod,
+                "node": pod.node,
+                "key_thumbprint": thumbprint,
+            },
+        )
+        if (binding.attempt_id, binding.key_thumbprint) != (attempt.pk, thumbprint):
+            raise PodTokenRefused("The pod has exchanged its token for another key already.")
+        where = {"pod": pod.pod, "pod_uid": pod.pod_uid, "node": pod.node}
+        _record_issue(attempt, issued, cause="service-account-token", **where)
     return issued
 
 
@@ -292,6 +373,18 @@ def _living_token(token: str) -> JoinToken:
     return join
 
 
+def _attempt_of(pod: AttestedPod) -> Attempt:
+    """The attempt whose own pod this is. Raises PodTokenRefused."""
+    attempt = Attempt.objects.filter(workload=pod.workload).first()
+    if attempt is None or (str(attempt.uid), attempt.namespace, attempt.service_account) != (
+        pod.attempt_uid,
+        pod.namespace,
+        pod.service_account,
+    ):
+        raise PodTokenRefused("The token's pod is not that of an attempt that is known here.")
+    return attempt
+
+
 def _claims(
     bearer: str, trust_domain: TrustDomain, *, expired_within_seconds: int = 0
 ) -> JwtClaims:
@@ -350,7 +443,7 @@ def _issue(
         return IssuedIdentity(attempt.uid, certificate, token, trust_domain.bundle())
 
 
-def _record_issue(attempt: Attempt, issued: IssuedIdentity, *, cause: str) -> None:
+def _record_issue(attempt: Attempt, issued: IssuedIdentity, *, cause: str, **where: str) -> None:
     """Row, edge and journal record of both documents, in the caller's transaction."""
     documents = [
         ("x509", issued.x509.serial, issued.x509.expires_at),
@@ -382,6 +475,7 @@ def _record_issue(attempt: Attempt, issued: IssuedIdentity, *, cause: str) -> No
             "jwt_id": issued.jwt.token_id,
             "key_thumbprint": issued.x509.key_thumbprint,
             "expires_at": issued.jwt.expires_at.isoformat(),
+            **where,
         },
         actor=Actor(ActorKind.AGENT, attempt.spiffe_id),
     )

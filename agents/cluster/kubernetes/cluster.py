@@ -27,6 +27,7 @@ from agents.cluster.kubernetes.api import (
     object_path,
 )
 from agents.cluster.kubernetes.blocked import Blockages, is_over_quota
+from agents.cluster.kubernetes.credentials import ensure_account
 from agents.cluster.kubernetes.nodes import PODS, gpu_count, gpu_slots, slot_id
 from agents.cluster.kubernetes.objects import (
     KEEP_SECONDS,
@@ -79,7 +80,10 @@ class KubernetesCluster:
     # --- the port --------------------------------------------------------------------------------
 
     def create(self, spec: WorkloadSpec) -> None:
-        """Make the Secret, then the Job. Raises WorkloadConflict, WorkloadInvalid."""
+        """Make the service account and the Secret, then the Job.
+
+        Raises WorkloadConflict, WorkloadInvalid, WorkloadBlocked.
+        """
         check_spec(spec, gpu_count=gpu_count(self._api) if spec.gpus else 0)
         known = self._find(spec.name)
         if known is None:
@@ -205,6 +209,7 @@ class KubernetesCluster:
     def _make(self, spec: WorkloadSpec) -> Object:
         digest = spec_digest(spec)
         try:
+            ensure_account(self._api, spec)
             self._make_secret(spec, digest=digest)
             made = self._api.create(object_path(JOBS, spec.namespace), job(spec, new_record(spec)))
         except ObjectConflict:

@@ -4,6 +4,7 @@ import math
 from typing import Any, Final
 
 from agents.cluster.base import WorkloadSpec
+from agents.cluster.kubernetes.credentials import token_mounts, token_volumes
 from agents.cluster.kubernetes.record import METER, RECORD, WORKLOAD, Record
 from agents.domain.naming import GPU_RESOURCE
 
@@ -31,7 +32,7 @@ def labels(spec: WorkloadSpec) -> dict[str, str]:
 
 
 def secret(spec: WorkloadSpec, *, digest: str) -> Object:
-    """The attempt's environment: it holds its join token, and a Job is read by more people."""
+    """The attempt's environment: it may hold secrets, and a Job is read by more people."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -99,12 +100,14 @@ def _template(spec: WorkloadSpec) -> Object:
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": TERMINATION_SECONDS,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "volumes": token_volumes(spec),
             "containers": [
                 {
                     "name": "agent",
                     "image": spec.image,
                     "command": list(spec.command),
                     "envFrom": [{"secretRef": {"name": spec.name}}],
+                    "volumeMounts": token_mounts(spec),
                     "resources": {"limits": limits, "requests": dict(limits)},
                     "securityContext": {"allowPrivilegeEscalation": False},
                 }

@@ -33,6 +33,8 @@ from .records import (
 from .tracing import Action, Cause, Observation, OwnAttributes, Recorder, span_id_of
 
 CHUNK_BYTES = 1 << 20
+JOIN_TOKEN = "CLEARANCE_JOIN_TOKEN"  # noqa: S105 - a name, no secret
+TOKEN_FILE = "CLEARANCE_IDENTITY_TOKEN_FILE"  # noqa: S105 - in pods; the platform renews the file
 PREDICATE_TYPES = "https://clearance.dev/evidence"  # /<name>/v1, when none is given
 
 _current: "Attempt | None" = None
@@ -53,6 +55,17 @@ def _base_url(name: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ClearanceError(f"{name} is no http(s) URL", detail=url)
     return url
+
+
+def _proof() -> dict[str, str]:
+    """What the platform gave this process to prove who it is."""
+    path = os.environ.get(TOKEN_FILE, "")
+    if not path:
+        return {"join_token": _required(JOIN_TOKEN)}
+    try:
+        return {"service_account_token": Path(path).read_text(encoding="ascii").strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClearanceError(f"{TOKEN_FILE} names no readable file", detail=str(error)) from error
 
 
 def _packed(directory: Path, target: Path) -> Path:
@@ -302,7 +315,8 @@ class Attempt:
 def attempt() -> Iterator[Attempt]:
     """Become the attempt that this process was started for.
 
-    Exchanges the join token (and removes it from the environment), keeps the identity fresh, sets
+    Exchanges the join token (and removes it from the environment), or in a pod the service account
+    token that `CLEARANCE_IDENTITY_TOKEN_FILE` names, keeps the identity fresh, sets
     up OpenTelemetry's global tracer, and at the end sends the last spans.
 
     Raises: ClearanceError when the environment is incomplete or the control plane refuses; at the
@@ -310,15 +324,15 @@ def attempt() -> Iterator[Attempt]:
     """
     global _current
     api_url, otlp_url = _base_url("CLEARANCE_API_URL"), _base_url("OTEL_EXPORTER_OTLP_ENDPOINT")
-    join_token = _required("CLEARANCE_JOIN_TOKEN")
+    proof = _proof()
     names = {
         "agent.id": _required("CLEARANCE_AGENT"),
         "goal.id": _required("CLEARANCE_GOAL_UID"),
         "task.id": _required("CLEARANCE_TASK"),
     }
-    os.environ.pop("CLEARANCE_JOIN_TOKEN")
+    os.environ.pop(JOIN_TOKEN, None)
     identity = Identity(api_url=api_url, http=HttpClient())
-    identity.exchange(join_token)
+    identity.exchange(proof)
     http = HttpClient(token=identity.token, renew=identity.renew)
     sender = SpanSender(endpoint=otlp_url, http=http)
     provider = TracerProvider(resource=Resource.create({"service.name": names["agent.id"]}))

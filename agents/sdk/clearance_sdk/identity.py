@@ -1,8 +1,8 @@
-"""The attempt's SVIDs: exchanged once for the join token, then renewed in a thread."""
+"""The attempt's SVIDs: exchanged for what the platform gave it, then renewed in a thread."""
 
 import datetime as dt
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,15 @@ class Identity:
             raise self._refusal
         return self.documents.jwt_svid
 
-    def exchange(self, join_token: str) -> None:
-        """Trade the join token for the first documents and begin renewing them."""
+    def exchange(self, proof: Mapping[str, str]) -> None:
+        """Trade a proof for the first documents and begin renewing them.
+
+        `proof` is `{"join_token": …}` or `{"service_account_token": …}`.
+        """
         answer = self._http.json(
             "POST",
             f"{self._api_url}/api/v1/identity/exchange",
-            {"join_token": join_token, "csr": self._csr, "audience": AUDIENCE},
+            {**proof, "csr": self._csr, "audience": AUDIENCE},
             is_authenticated=False,
         )
         self._accept(answer)
