@@ -11,7 +11,7 @@ from agents.cluster.base import Cluster
 from agents.cluster.local import LocalCluster
 from agents.cluster.memory import MemoryCluster
 
-ACCEPTED = "local:?gpus=N[&hold=0|1], kubernetes:[CONTEXT] or memory:[?gpus=N]"
+ACCEPTED = "local:?gpus=N[&hold=0|1], kubernetes:CONTEXT, kubernetes:in-cluster or memory:[?gpus=N]"
 GPUS_MAX = 1024  # declared slots are files; nobody means more on one machine
 
 
@@ -52,7 +52,7 @@ def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
 
 
 def _kubernetes(context: str) -> Cluster:
-    """Jobs of a context of the kubeconfig; without one, of the cluster this pod runs in."""
+    """Jobs of a context of the kubeconfig, or of the cluster this pod runs in."""
     # The client takes a second and 60 MB to load: only processes that need it pay.
     from agents.cluster.kubernetes.api import KubernetesApi  # noqa: PLC0415 - loads the client
     from agents.cluster.kubernetes.cluster import (  # noqa: PLC0415 - loads the client

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -11,9 +12,13 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.incluster_config import InClusterConfigLoader
 
 from agents.cluster.base import ClusterError, ClusterUnavailable
 
+IN_POD: Final = frozenset({"", "in-cluster"})  # of CLUSTER_URL=kubernetes:…
+# Where every pod finds its credentials (Kubernetes, "Accessing the Kubernetes API from a Pod").
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_SECONDS: Final = (5.0, 10.0)  # to connect, to answer
 PAGE: Final = 500  # objects of one list request, as kubectl asks
 FIELD_MANAGER: Final = "clearance"
@@ -83,11 +88,20 @@ class KubernetesApi:
     """Calls of one context; connects with the first call."""
 
     def __init__(
-        self, context: str, *, config_file: str | None = None, limit: RateLimit | None = None
+        self,
+        context: str,
+        *,
+        config_file: str | None = None,
+        limit: RateLimit | None = None,
+        timeouts: tuple[float, float] = TIMEOUT_SECONDS,
+        account: Path = ACCOUNT,
     ) -> None:
+        """`timeouts` are seconds to connect, and to answer; `account` is a pod's directory."""
+        self._account = account
         self._context = context
         self._config_file = config_file
         self._limit = limit
+        self._timeouts = timeouts
         self._client: Any = None
 
     def close(self) -> None:
@@ -143,7 +157,7 @@ class KubernetesApi:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": seconds,
         }
-        answer = self._call("GET", path, query=query, timeout=(TIMEOUT_SECONDS[0], seconds + 5.0))
+        answer = self._call("GET", path, query=query, timeout=(self._timeouts[0], seconds + 5.0))
         rest = b""
         try:
             for chunk in answer.response.stream(65536):
@@ -182,6 +196,17 @@ class KubernetesApi:
     def text(self, path: str, **query: str | int) -> bytes:
         """What a path answers, as it comes."""
         return self._send("GET", path, query=query)
+
+    def head(self, path: str, *, limit: int, seconds: float) -> bytes:
+        """The first `limit` bytes of what a path answers; waits `seconds` for each of them."""
+        answer = self._call("GET", path, timeout=(min(seconds, TIMEOUT_SECONDS[0]), seconds))
+        try:
+            content: bytes = answer.response.read(limit)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            answer.response.close()
+        return content
 
     def _json(
         self,
@@ -225,25 +250,25 @@ class KubernetesApi:
         query: Mapping[str, str | int] | None = None,
         body: Object | None = None,
         content_type: str = JSON,
-        timeout: tuple[float, float] = TIMEOUT_SECONDS,
+        timeout: tuple[float, float] | None = None,
     ) -> Any:
         """The answer, its body not read yet."""
         api = self._connected()
         if self._limit is not None:
             self._limit.wait()
-        asked = api.param_serialize(
-            method,
-            path,
-            query_params=[(name, str(value)) for name, value in (query or {}).items()],
-            header_params={"Accept": JSON, "Content-Type": content_type},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
         try:
-            answer = api.call_api(*asked, _request_timeout=timeout)
+            asked = api.param_serialize(  # reads the token, which a pod's kubelet renews
+                method,
+                path,
+                query_params=[(name, str(value)) for name, value in (query or {}).items()],
+                header_params={"Accept": JSON, "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = api.call_api(*asked, _request_timeout=timeout or self._timeouts)
         except ApiException as error:
             raise self._refusal(error.status, method, path, error.body, error.headers) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
             raise self._unreachable(error) from error
         if not 200 <= answer.status < 300:
             try:
@@ -273,31 +298,49 @@ class KubernetesApi:
             case 429:
                 return TooManyRequests(said, seconds=_seconds((headers or {}).get("Retry-After")))
             case 401:
+                self.close()  # the next call reads the credentials anew
                 return ClusterUnavailable(f"{self._name()} does not know us: {said}")
         return ClusterUnavailable(f"{self._name()}: {said}")
 
     def _connected(self) -> Any:
         if self._client is None:
             try:
-                if self._context:
+                if self._context in IN_POD:
+                    self._client = _pod_client(self._account)
+                else:
                     self._client = config.new_client_from_config(  # type: ignore[no-untyped-call]
                         config_file=self._config_file, context=self._context
                     )
-                else:
-                    settings = client.Configuration()
-                    config.load_incluster_config(  # type: ignore[no-untyped-call]
-                        client_configuration=settings
-                    )
-                    self._client = client.ApiClient(settings)
             except (ConfigException, OSError) as error:
                 raise ClusterUnavailable(
-                    f"CLUSTER_URL: {self._name()} cannot be used: {error}. "
-                    "See `kubectl config get-contexts`."
+                    f"CLUSTER_URL: {self._name()} cannot be used: {error}. {self._remedy()}"
                 ) from error
         return self._client
 
     def _name(self) -> str:
-        return f"Kubernetes context {self._context!r}" if self._context else "this pod's cluster"
+        if self._context in IN_POD:
+            return "this pod's cluster"
+        return f"Kubernetes context {self._context!r}"
+
+    def _remedy(self) -> str:
+        if self._context in IN_POD:
+            return (
+                "Outside of a pod name a context: kubernetes:CONTEXT; in one set "
+                "automountServiceAccountToken: true."
+            )
+        return "See `kubectl config get-contexts`."
+
+
+def _pod_client(account: Path) -> Any:
+    """A client for the cluster of this pod; it reads the token anew each minute.
+
+    Raises ConfigException, OSError where this is no pod.
+    """
+    settings = client.Configuration()
+    InClusterConfigLoader(  # type: ignore[no-untyped-call]
+        token_filename=str(account / "token"), cert_filename=str(account / "ca.crt")
+    ).load_and_set(settings)
+    return client.ApiClient(settings)
 
 
 def object_path(collection: str, namespace: str, name: str = "") -> str:
