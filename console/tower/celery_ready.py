@@ -11,23 +11,22 @@ from typing import Any
 from celery.signals import beat_init, before_task_publish, heartbeat_sent, worker_ready
 
 from console.celery import app
-from console.tower.programs import READY_FILE_VARIABLE
+from console.tower.programs import READY_FILE_VARIABLE, show_at_work
 
 __all__ = ["app"]
 
 
-def _make_ready_file(**_signal: Any) -> None:
-    if name := os.environ.get(READY_FILE_VARIABLE):
-        Path(name).touch()
+def _is_ready(**_signal: Any) -> None:
+    show_at_work()
 
 
-def _touch_ready_file(**_signal: Any) -> None:
+def _goes_on(**_signal: Any) -> None:
     name = os.environ.get(READY_FILE_VARIABLE)
     if name and Path(name).exists():  # never before it is ready
-        Path(name).touch()
+        show_at_work()
 
 
-worker_ready.connect(_make_ready_file)
-heartbeat_sent.connect(_touch_ready_file)
-beat_init.connect(_make_ready_file)
-before_task_publish.connect(_touch_ready_file)
+worker_ready.connect(_is_ready)
+heartbeat_sent.connect(_goes_on)
+beat_init.connect(_is_ready)
+before_task_publish.connect(_goes_on)

@@ -1,12 +1,20 @@
 """The command line of each long-running program of Clearance, for the tower and for containers."""
 
+import os
 import sys
+from pathlib import Path
 
 # Malloc keeps one arena per thread and core, which doubles the memory of a threaded Python.
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
 READY_FILE_VARIABLE = "CLEARANCE_READY_FILE"
 ASGI_APPLICATIONS = {"web": "console.asgi:application", "otlp": "console.otlp:application"}
 DRAIN_SECONDS = 5  # what a server that is told to stop gives the requests it is answering
+
+
+def show_at_work() -> None:
+    """Touch the file that says that this process works; nothing where nobody asked for one."""
+    if name := os.environ.get(READY_FILE_VARIABLE):
+        Path(name).touch()
 
 
 def asgi_command(name: str, *, host: str, port: int) -> tuple[str, ...]:

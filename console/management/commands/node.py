@@ -10,7 +10,10 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from agents.cluster import get_cluster
 from agents.cluster.nvml import DriverReplaced, NvmlNode
+from agents.gpus.domain import Sample
 from agents.gpus.sampler import INTERVAL_SECONDS, Sampler
+from agents.services.gpus import record_sample
+from console.tower.programs import show_at_work
 
 LOCAL_NODE = "local"  # what the local cluster calls the machine it runs on
 
@@ -37,7 +40,9 @@ class Command(BaseCommand):
         def end(_number: int, _frame: FrameType | None) -> None:
             stop.set()
 
-        sampler = Sampler(options["name"], cards=NvmlNode(), cluster=get_cluster())
+        sampler = Sampler(
+            options["name"], cards=NvmlNode(), cluster=get_cluster(), record=_shown_and_recorded
+        )
         try:
             if options["once"]:
                 sys.exit(0 if sampler.step() else 1)
@@ -47,6 +52,11 @@ class Command(BaseCommand):
         except DriverReplaced as error:
             print(error, file=sys.stderr)
             sys.exit(1)
+
+
+def _shown_and_recorded(sample: Sample) -> None:
+    show_at_work()
+    record_sample(sample)
 
 
 def _seconds(text: str) -> float:

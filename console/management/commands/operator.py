@@ -9,10 +9,21 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agents.cluster.kubernetes.api import KubernetesApi, RateLimit
+from console.tower.programs import show_at_work
 from goals.operator.election import Election
 from goals.operator.program import Operator
 
 PREFIX = "kubernetes:"
+
+
+class ShownElection(Election):
+    """An election that shows with each round that this process works, leading or waiting."""
+
+    def campaign(self) -> bool:
+        """See `Election.campaign`."""
+        is_leader = super().campaign()
+        show_at_work()
+        return is_leader
 
 
 class Command(BaseCommand):
@@ -44,7 +55,7 @@ class Command(BaseCommand):
             url.removeprefix(PREFIX), limit=RateLimit(per_second=rate, burst=max(1, int(2 * rate)))
         )
         identity = f"{socket.gethostname()}_{os.getpid()}"
-        election = Election(api, identity=identity, namespace=options["namespace"])
+        election = ShownElection(api, identity=identity, namespace=options["namespace"])
         operator = Operator(api, election=election)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: operator.stop())
