@@ -7,7 +7,7 @@ from agents.domain.manifest import parse_agent
 from agents.domain.metadata import API_VERSION
 from agents.domain.problems import ManifestError
 from agents.services.registry import register_agent
-from goals.operator.mirror import OPERATOR, REFUSED_SECONDS, STATUS_MANAGER, Key, Object, Resources
+from goals.operator.mirror import OPERATOR, STATUS_MANAGER, Key, Object, Resources
 from goals.operator.resources import FOREIGN, condition, status_of
 
 AGENTS: Final = "apis/orchestration.ai/v1/agents"
@@ -25,7 +25,7 @@ class AgentMirror(Resources):
             registered = register_agent(parse_agent(_document(found)), actor=OPERATOR.actor)
         except ManifestError as error:
             self._tell(found, condition("Accepted", False, "Invalid", str(error)))
-            return REFUSED_SECONDS
+            return self._pace.refused
         accepted = condition("Accepted", True, "Registered", "")
         self._tell(found, accepted, uid=str(registered.agent.uid))
         return None

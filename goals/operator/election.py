@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 LEASES: Final = "apis/coordination.k8s.io/v1/leases"
 TERM_SECONDS: Final = 15
-RENEW_SECONDS: Final = 5.0
-# The holder stops this long before others may take over. A call of its own may last longer than
-# that: two that write at once do no harm, since every write is compared with what was read, or
-# says what the other would say.
-MARGIN_SECONDS: Final = 3.0
+RENEW: Final = 1 / 3  # of a term
+# The holder stops this part of a term before others may take over. A call of its own may last
+# longer than that: two that write at once do no harm, since every write is compared with what was
+# read, or says what the other would say.
+MARGIN: Final = 0.2
 
 
 class Election:
@@ -33,16 +33,23 @@ class Election:
         identity: str,
         namespace: str,
         name: str = "clearance-operator",
+        term_seconds: int = TERM_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._identity = identity
         self._namespace = namespace
         self._name = name
+        self._term = term_seconds
         self._monotonic = monotonic
         self._held_until = float("-inf")
         self._seen: str = ""  # resourceVersion of another's lease
         self._seen_at = float("-inf")
+
+    @property
+    def renew_seconds(self) -> float:
+        """How often to campaign."""
+        return self._term * RENEW
 
     def is_leader(self) -> bool:
         """Whether we may act now."""
@@ -56,7 +63,7 @@ class Election:
         except ClusterError as error:
             logger.warning("the lease cannot be renewed: %s", error)
             return self.is_leader()
-        self._held_until = asked_at + TERM_SECONDS - MARGIN_SECONDS if won else float("-inf")
+        self._held_until = asked_at + self._term * (1 - MARGIN) if won else float("-inf")
         return won
 
     def resign(self) -> None:
@@ -90,7 +97,7 @@ class Election:
         now = self._monotonic()
         if version != self._seen:
             self._seen, self._seen_at = version, now
-        term = float(found["spec"].get("leaseDurationSeconds") or TERM_SECONDS)
+        term = float(found["spec"].get("leaseDurationSeconds") or self._term)
         return now - self._seen_at > term
 
     def _create(self) -> bool:
@@ -121,7 +128,7 @@ class Election:
         now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         return {
             "holderIdentity": holder or None,
-            "leaseDurationSeconds": TERM_SECONDS,
+            "leaseDurationSeconds": self._term,
             "renewTime": now,
             "leaseTransitions": transitions,
         }

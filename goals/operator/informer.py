@@ -4,28 +4,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from agents.cluster.base import ClusterError
 from agents.cluster.kubernetes.api import KubernetesApi, WatchExpired
+from goals.operator.pace import USUAL, Pace
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # namespace, name
 Object = dict[str, Any]
 
-WATCH_SECONDS: Final = 240  # the server ends it then; a dead connection is noticed by then, too
-RELIST_SECONDS: Final = 600.0  # whatever a watch lost is found by then
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 30.0
-
 
 class Informer:
     """Runs in a thread of its own; `get` and `keys` may be called from any."""
 
-    def __init__(self, api: KubernetesApi, path: str, *, changed: Callable[[Key], None]) -> None:
+    def __init__(
+        self, api: KubernetesApi, path: str, *, changed: Callable[[Key], None], pace: Pace = USUAL
+    ) -> None:
         self._api = api
         self._path = path
+        self._pace = pace
         self._changed = changed
         self._lock = threading.Lock()
         self._objects: dict[Key, Object] = {}
@@ -52,23 +51,23 @@ class Informer:
 
     def run(self) -> None:
         """List, then watch, for ever; a failure waits longer each time."""
-        pause = FIRST_PAUSE_SECONDS
+        pause = self._pace.first_pause
         while not self._stop.is_set():
             try:
                 version = self._list()
-                pause = FIRST_PAUSE_SECONDS
-                relist_at = time.monotonic() + RELIST_SECONDS
+                pause = self._pace.first_pause
+                relist_at = time.monotonic() + self._pace.relist
                 while time.monotonic() < relist_at and not self._stop.is_set():
                     began = time.monotonic()
                     version = self._watch(version)
                     # A server that ends every watch at once is not asked in a circle.
-                    self._stop.wait(max(0.0, began + FIRST_PAUSE_SECONDS - time.monotonic()))
+                    self._stop.wait(max(0.0, began + self._pace.first_pause - time.monotonic()))
             except WatchExpired:
                 logger.info("%s: the watch is too old; listing again", self._path)
             except ClusterError as error:
                 logger.warning("%s: %s", self._path, error)
             self._stop.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, self._pace.longest_pause)
 
     def _list(self) -> str:
         found, version = self._api.list_at(self._path)
@@ -82,7 +81,7 @@ class Informer:
         return version
 
     def _watch(self, version: str) -> str:
-        for event in self._api.watch(self._path, version=version, seconds=WATCH_SECONDS):
+        for event in self._api.watch(self._path, version=version, seconds=self._pace.watch):
             if self._stop.is_set():
                 return version
             found = event["object"]

@@ -24,6 +24,7 @@ from agents.cluster.kubernetes.api import (
 )
 from agents.domain.problems import ManifestError
 from goals.models import Goal
+from goals.operator.pace import USUAL, Pace
 from goals.operator.resources import (
     AGREED,
     FINALIZER,
@@ -53,9 +54,6 @@ STATUS_MANAGER: Final = "clearance-status"
 SPEC_MANAGER: Final = "clearance-console"
 # A deleted resource waits so long for its Goal to land; then it goes, and the row lands alone.
 LANDING_SECONDS: Final = 600.0
-AGAIN_SECONDS: Final = 2.0  # while something outside is awaited
-# What was refused may be right later: its agents may be registered by then.
-REFUSED_SECONDS: Final = 15.0
 ABSENT_SECONDS: Final = 600.0  # rarely: every Goal of such a namespace asks
 
 OPERATOR: Final = Principal(
@@ -82,10 +80,12 @@ class Resources:
         *,
         get: Callable[[Key], Object | None],
         put: Callable[[Object], None],
+        pace: Pace = USUAL,
     ) -> None:
         self._api = api
         self._get = get
         self._put = put
+        self._pace = pace
 
 
 class Mirror(Resources):
@@ -105,7 +105,7 @@ class Mirror(Resources):
             return self._without_row(seen.found)
         if seen.goal.deletion_requested_at is not None:
             self._api.delete(_path(key), preconditions={"uid": seen.found["metadata"]["uid"]})
-            return AGAIN_SECONDS
+            return self._pace.again
         return self._both(seen.goal, seen.found)
 
     # --- One side is absent ----------------------------------------------------------------------
@@ -127,11 +127,11 @@ class Mirror(Resources):
         """A resource applied with kubectl becomes a Goal; one whose Goal was deleted goes, too."""
         if _is_leftover(found):
             self._api.delete(_path(_key(found)), preconditions={"uid": found["metadata"]["uid"]})
-            return AGAIN_SECONDS
+            return self._pace.again
         found = self._guard(found)
         goal = self._apply(found)
         if goal is None:
-            return REFUSED_SECONDS
+            return self._pace.refused
         self._agree(goal, found)
         return None
 
@@ -147,7 +147,7 @@ class Mirror(Resources):
             if waited.total_seconds() < LANDING_SECONDS:
                 landing = condition("Deleting", True, "Landing", "Everything of it ends first.")
                 self._tell(goal, found, [*_accepted(), landing])
-                return AGAIN_SECONDS
+                return self._pace.again
             logger.warning("%s/%s has not landed in time; its resource goes", *_key(found))
         self._release(found)
         return None
@@ -170,7 +170,7 @@ class Mirror(Resources):
         if last == row:  # only the resource has changed
             changed = self._apply(found)
             if changed is None:
-                return REFUSED_SECONDS
+                return self._pace.refused
             self._agree(changed, found)
             return None
         if last == resource:  # only the row has changed

@@ -8,15 +8,21 @@ from typing import Any, Final
 
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from agents.cluster.base import ClusterError
-from agents.cluster.kubernetes.api import KubernetesApi, ObjectConflict, TooManyRequests
+from agents.cluster.kubernetes.api import (
+    KubernetesApi,
+    ObjectConflict,
+    TooManyRequests,
+    object_path,
+)
 from goals.models import Goal
 from goals.operator.agents import AGENTS, AgentMirror
-from goals.operator.election import RENEW_SECONDS, Election
+from goals.operator.election import Election
 from goals.operator.informer import Informer
 from goals.operator.mirror import GOALS, Mirror
+from goals.operator.pace import USUAL, Pace
 from goals.operator.work_queue import WorkQueue
 from governance.models import JournalRecord
 
@@ -25,7 +31,6 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str, str]  # "goals" or "agents", namespace, name
 
 WORKERS: Final = 2
-POLL_SECONDS: Final = 1.0  # how soon a change of a row is seen
 RECORDS: Final = 1000  # of the journal, read at once
 STOP_SECONDS: Final = 10.0
 
@@ -33,18 +38,25 @@ STOP_SECONDS: Final = 10.0
 class Operator:
     """Everything of one operator process. `run` returns after `stop`."""
 
-    def __init__(self, api: KubernetesApi, *, election: Election) -> None:
+    def __init__(
+        self, api: KubernetesApi, *, election: Election, namespace: str = "", pace: Pace = USUAL
+    ) -> None:
+        """With a namespace, everything outside of it is left alone."""
         self._election = election
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._namespace = namespace
+        self._pace = pace
+        self._queue: WorkQueue[Key] = WorkQueue(
+            first_seconds=pace.first_retry, longest_seconds=pace.longest_retry
+        )
         self._stop = threading.Event()
         self._informers = {
-            kind: Informer(api, f"/{path}", changed=self._adder(kind))
+            kind: Informer(api, _collection(path, namespace), changed=self._adder(kind), pace=pace)
             for kind, path in (("goals", GOALS), ("agents", AGENTS))
         }
         goals, agents = self._informers["goals"], self._informers["agents"]
         self._mirrors = {
-            "goals": Mirror(api, get=goals.get, put=goals.put),
-            "agents": AgentMirror(api, get=agents.get, put=agents.put),
+            "goals": Mirror(api, get=goals.get, put=goals.put, pace=pace),
+            "agents": AgentMirror(api, get=agents.get, put=agents.put, pace=pace),
         }
 
     def stop(self) -> None:
@@ -83,7 +95,7 @@ class Operator:
                 if is_leader:
                     self._add_everything()
             was_leader = is_leader
-            self._stop.wait(RENEW_SECONDS)
+            self._stop.wait(self._election.renew_seconds)
 
     def _add_everything(self) -> None:
         for kind, informer in self._informers.items():
@@ -101,12 +113,16 @@ class Operator:
                 seq = self._read_rows(seq)
             except DatabaseError as error:
                 logger.warning("the database cannot be read: %s", type(error).__name__)
-            self._stop.wait(POLL_SECONDS)
+            self._stop.wait(self._pace.poll_rows)
+
+    def _rows(self) -> QuerySet[Goal]:
+        every = Goal.objects.all()
+        return every.filter(namespace=self._namespace) if self._namespace else every
 
     def _read_rows(self, seq: int | None) -> int | None:
         if seq is None:
             newest = JournalRecord.objects.aggregate(seq=Max("seq"))["seq"]
-            rows = Goal.objects.filter(deleted_at__isnull=True)
+            rows = self._rows().filter(deleted_at__isnull=True)
             for namespace, name in rows.values_list("namespace", "name").iterator():
                 self._queue.add(("goals", namespace, name))
             return -1 if newest is None else int(newest)
@@ -115,7 +131,7 @@ class Operator:
         if not found:
             return seq
         uids = {uid for _, uid in found if uid is not None}
-        rows = Goal.objects.filter(uid__in=uids)
+        rows = self._rows().filter(uid__in=uids)
         for namespace, name in rows.values_list("namespace", "name"):
             self._queue.add(("goals", namespace, name))
         return int(found[-1][0])
@@ -159,3 +175,7 @@ class Operator:
             self._queue.forget(key)
             if again is not None:
                 self._queue.add(key, after_seconds=again)
+
+
+def _collection(path: str, namespace: str) -> str:
+    return object_path(path, namespace) if namespace else f"/{path}"

@@ -20,9 +20,13 @@ class WorkQueue(Generic[Key]):
     def __init__(
         self,
         *,
+        first_seconds: float = FIRST_SECONDS,
+        longest_seconds: float = LONGEST_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self._first_seconds = first_seconds
+        self._longest_seconds = longest_seconds
         self._clock = clock
         self._chance = chance
         self._wake = threading.Condition()
@@ -52,7 +56,7 @@ class WorkQueue(Generic[Key]):
         """Look again after a wait that doubles with each failure; gives the wait in seconds."""
         with self._wake:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
-        wait = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 20))
+        wait = min(self._longest_seconds, self._first_seconds * 2.0 ** min(failures - 1, 20))
         wait = max(at_least_seconds, wait * (1.0 - JITTER + 2 * JITTER * self._chance()))
         self.add(key, after_seconds=wait)
         return wait

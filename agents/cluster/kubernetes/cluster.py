@@ -5,6 +5,7 @@ keeps what it needs outside itself, and no GPU is held by a paused attempt. Runn
 the kubelets report, to the second; it is written on the Job before a pod may leave.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -92,6 +93,7 @@ class KubernetesCluster:
         if record is None or record.spec != spec_digest(spec):
             raise WorkloadConflict(f"{spec.name} exists with another specification.")
         self._namespaces[spec.name] = spec.namespace
+        self._own_secret(spec, known)
 
     def pause(self, name: str) -> None:
         """Suspend the Job: its pod ends."""
@@ -221,15 +223,17 @@ class KubernetesCluster:
                     str(error), reason="QuotaExceeded", blockage=blockage
                 ) from error
             raise WorkloadInvalid(f"{spec.name} in namespace {spec.namespace}: {error}") from error
+        return made
+
+    def _own_secret(self, spec: WorkloadSpec, made: Object) -> None:
+        """The Secret goes with its Job; said each time, since the last one may have been cut off."""
         owner = {
             "apiVersion": "batch/v1", "kind": "Job", "name": spec.name,
             "uid": made["metadata"]["uid"],
         }  # fmt: skip
-        self._api.merge(
-            object_path(SECRETS, spec.namespace, spec.name),
-            {"metadata": {"ownerReferences": [owner]}},
-        )
-        return made
+        path = object_path(SECRETS, spec.namespace, spec.name)
+        with contextlib.suppress(ObjectAbsent):
+            self._api.merge(path, {"metadata": {"ownerReferences": [owner]}})
 
     def _make_secret(self, spec: WorkloadSpec, *, digest: str) -> None:
         path = object_path(SECRETS, spec.namespace)
