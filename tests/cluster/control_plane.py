@@ -120,8 +120,11 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane(directory: Path) -> Iterator[ControlPlane]:
-    """All of it, running and answering; ended afterwards. Raises MissingControlPlane."""
+def control_plane(directory: Path, *server_arguments: str) -> Iterator[ControlPlane]:
+    """All of it, running and answering; ended afterwards. Raises MissingControlPlane.
+
+    `server_arguments` are more of the API server's.
+    """
     programs = find_programs()
     with contextlib.ExitStack() as stack:
         etcd, peer, port = free_port(), free_port(), free_port()
@@ -143,7 +146,8 @@ def control_plane(directory: Path) -> Iterator[ControlPlane]:
             f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
             f"--initial-cluster=default=http://127.0.0.1:{peer}",
         )  # fmt: skip
-        server = start("kube-apiserver", *_server_arguments(directory, etcd=etcd, port=port))
+        arguments = _server_arguments(directory, etcd=etcd, port=port)
+        server = start("kube-apiserver", *arguments, *server_arguments)
         _wait_ready(plane, server)
         _write_kubeconfig(plane)
         kubeconfig = f"--kubeconfig={plane.kubeconfig}"
