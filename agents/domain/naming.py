@@ -1,5 +1,6 @@
 """Which names are allowed where; each check answers what is wrong, or "" when nothing is."""
 
+import hashlib
 import re
 from typing import Final
 
@@ -7,6 +8,12 @@ LABEL_MAX: Final = 63  # RFC 1123; also the limit of a Kubernetes label value
 LABEL_PREFIX_MAX: Final = 253
 IMAGE_MAX: Final = 512
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+
+# A service account's name may have 253 characters, a label's value 63. A longer name is shortened to
+# its first 22 characters, `_` and 160 bits of its SHA-256: no account is called so, since none has
+# an `_`, and no two names are known that share so much of a digest.
+AGENT_ID_STEM: Final = 22
+AGENT_ID_DIGEST: Final = 40  # hexadecimal digits
 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
@@ -21,6 +28,14 @@ _IMAGE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
+
+
+def agent_id_of(service_account: str) -> str:
+    """The label `agent_id` of what runs under a service account: its name, as long as that fits."""
+    if len(service_account) <= LABEL_MAX:
+        return service_account
+    digest = hashlib.sha256(service_account.encode()).hexdigest()[:AGENT_ID_DIGEST]
+    return f"{service_account[:AGENT_ID_STEM]}_{digest}"
 
 
 def check_label(text: str) -> str:

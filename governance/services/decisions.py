@@ -104,10 +104,22 @@ def judge(
 
 
 def evaluate(
-    case: Case, subjects: Sequence[Subject], *, engine: PolicyEngine | None = None
+    case: Case,
+    subjects: Sequence[Subject],
+    *,
+    engine: PolicyEngine | None = None,
+    versions: Sequence[BundleVersion] | None = None,
 ) -> Judgement:
-    """The judgement alone: its decisions count once `record_judgement` wrote them."""
-    return _judge(case, subjects, engine or get_policy_engine())
+    """The judgement alone: its decisions count once `record_judgement` wrote them.
+
+    With `versions`, bundles as `versions_in_force` read them earlier, it needs no database.
+    """
+    return _judge(case, subjects, engine or get_policy_engine(), versions)
+
+
+def versions_in_force() -> list[BundleVersion]:
+    """Every version past draft: those that judge, warn or only look on."""
+    return list(BundleVersion.objects.exclude(stage=Stage.DRAFT).order_by("name", "version"))
 
 
 def record_judgement(judgement: Judgement) -> None:
@@ -115,6 +127,17 @@ def record_judgement(judgement: Judgement) -> None:
     with journaled():
         Decision.objects.bulk_create(judgement.decisions, batch_size=500)
         append_records([_news(decision) for decision in judgement.decisions])
+
+
+def record_once(decisions: Sequence[Decision]) -> int:
+    """Write those decisions that are not recorded yet, by uid; how many that were."""
+    with journaled():
+        uids = [decision.uid for decision in decisions]
+        known = set(Decision.objects.filter(uid__in=uids).values_list("uid", flat=True))
+        fresh = {one.uid: one for one in decisions if one.uid not in known}.values()
+        Decision.objects.bulk_create(fresh, batch_size=500)
+        append_records([_news(decision) for decision in fresh])
+    return len(fresh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +174,24 @@ def replay_decision(decision: Decision, *, engine: PolicyEngine | None = None) -
     return Replay(recorded, verdict.outcome, tuple(verdict.messages))
 
 
-def _judge(case: Case, subjects: Sequence[Subject], engine: PolicyEngine) -> Judgement:
-    versions = list(BundleVersion.objects.exclude(stage=Stage.DRAFT).order_by("name", "version"))
+def _judge(
+    case: Case,
+    subjects: Sequence[Subject],
+    engine: PolicyEngine,
+    versions: Sequence[BundleVersion] | None = None,
+) -> Judgement:
+    versions = versions_in_force() if versions is None else versions
     inputs = [subject.document for subject in subjects]
     verdicts: list[tuple[BundleVersion | None, Sequence[Verdict]]] = [
         (version, _verdicts(engine, version, case.point, inputs)) for version in versions
     ]
     if not any(version.stage == Stage.ENFORCE for version in versions):
         verdicts.append((None, [_missing() for _ in subjects]))
+    canonicals = [_canonical(document) for document in inputs]
     decisions = [
-        _decision(case, subject, version, verdict)
+        _decision(case, subject, version, verdict, canonical)
         for version, answers in verdicts
-        for subject, verdict in zip(subjects, answers, strict=True)
+        for subject, verdict, canonical in zip(subjects, answers, canonicals, strict=True)
     ]
     return Judgement(worst([effective_outcome(d) for d in decisions]), tuple(decisions))
 
@@ -195,10 +224,15 @@ def preview(
 
 def effective_outcome(decision: Decision) -> Outcome:
     """What a decision does, given the stage of the bundle that made it."""
-    if decision.stage == Stage.SHADOW:
+    return outcome_in(decision.stage, decision.outcome)
+
+
+def outcome_in(stage: str, said: str) -> Outcome:
+    """What an outcome does that was said by a bundle in this stage."""
+    if stage == Stage.SHADOW:
         return Outcome.ALLOW
-    outcome = Outcome(decision.outcome)
-    if decision.stage == Stage.WARN and SEVERITY[outcome] > SEVERITY[Outcome.WARN]:
+    outcome = Outcome(said)
+    if stage == Stage.WARN and SEVERITY[outcome] > SEVERITY[Outcome.WARN]:
         return Outcome.WARN
     return outcome
 
@@ -211,10 +245,19 @@ def _undecided(text: str, error: str) -> Verdict:
     return Verdict(Outcome.DENY, (PolicyMessage(Outcome.DENY, text),), error=error)
 
 
+def input_digest_of(document: Mapping[str, Any]) -> tuple[str, str]:
+    """Digest of a document (`sha256:…`), and the canonical text that was digested."""
+    canonical = _canonical(document)
+    return f"sha256:{hashlib.sha256(canonical).hexdigest()}", canonical.decode("utf-8")
+
+
 def _decision(
-    case: Case, subject: Subject, version: BundleVersion | None, verdict: Verdict
+    case: Case,
+    subject: Subject,
+    version: BundleVersion | None,
+    verdict: Verdict,
+    canonical: bytes,
 ) -> Decision:
-    canonical = _canonical(subject.document)
     return Decision(
         point=case.point,
         namespace=case.namespace,

@@ -40,3 +40,16 @@ test_foreign_label_is_denied if {
 test_other_kinds_pass if {
 	count(workload.deny) == 0 with input as {"kind": "ConfigMap", "metadata": {"name": "c"}}
 }
+
+test_a_long_name_is_shortened if {
+	account := "a-service-account-whose-name-has-rather-more-than-sixty-three-letters"
+	short := "a-service-account-whos_0123456789abcdef0123456789abcdef01234567"
+	count(workload.deny) == 0 with input as long_pod(account, short)
+	count(workload.deny) == 1 with input as long_pod(account, replace(short, "whos_", "whom_"))
+}
+
+long_pod(account, label) := {
+	"kind": "Pod",
+	"metadata": {"name": "p", "labels": {"agent_id": label}},
+	"spec": {"serviceAccountName": account, "containers": [{"name": "c", "image": "a/b:1"}]},
+}
