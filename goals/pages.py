@@ -14,13 +14,14 @@ from agents.models import Attempt
 from goals.domain.objective import parse_objective
 from goals.domain.states import DesiredRun, EntryKind, Phase, Unit
 from goals.domain.units import UnitMismatch
-from goals.drawing import Chart, Drawing, draw_graph, draw_series
+from goals.drawing import Chart, draw_series
 from goals.models import Account, Goal, LedgerEntry, Task
 from goals.services.conditions import condition_of
+from goals.services.verdicts import Verdict, previewed_verdicts, recorded_verdicts
 from governance.access import Principal
 from governance.domain import Permission
 from governance.models import Decision
-from governance.services.decisions import SEVERITY, effective_outcome
+from governance.services.decisions import SEVERITY
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import TelemetryError
 
@@ -187,7 +188,8 @@ def steps_of(goal: Goal, principal: Principal) -> list[Step]:
     """Pause, resume, cancel, delete; each with the reason it is refused now."""
     no = ""
     if not principal.may(Permission.OPERATE, namespace=goal.namespace):
-        no = f"needs the role operator in namespace {goal.namespace}"
+        whom = principal.whom_to_ask(Permission.OPERATE, namespace=goal.namespace)
+        no = f"needs the role operator in namespace {goal.namespace}; {whom.removesuffix('.')}"
     landing = goal.landing and not goal.is_landed
     state = f"the Goal is {'landing' if landing else goal.phase}"
     runs = Phase(goal.phase) in {Phase.RUNNING, Phase.PAUSED} and not landing
@@ -253,15 +255,35 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class GraphView:
-    """The task graph as a drawing and, in the same order, as rows."""
+    """The task graph as rows in topological order, with what policy said of it."""
 
     digest: str
-    drawing: Drawing
     tasks: tuple[TaskFacts, ...]
     total: Mapping[str, Any]
-    decisions: tuple[Decision, ...]  # about the graph as a whole
+    verdicts: tuple[Verdict, ...]  # of the graph as a whole, then of its tasks
     outcome: str | None
-    task_decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The attempts of one task together."""
+
+    attempts: int = 0
+    newest: UUID | None = None
+    gpu_ms: int = 0
+    ran_ms: int = 0
+    micro_usd: int = 0
+
+    def plus(self, attempt: tuple[UUID, int, int], micro_usd: int) -> "Runs":
+        """With one more, younger attempt: its uid, GPU time and running time."""
+        uid, gpu_ms, ran_ms = attempt
+        return Runs(
+            self.attempts + 1,
+            uid,
+            self.gpu_ms + gpu_ms,
+            self.ran_ms + ran_ms,
+            self.micro_usd + micro_usd,
+        )
 
 
 UNKNOWN_ESTIMATE: Mapping[str, Any] = {"p50": None, "p90": None, "source": "unknown"}
@@ -272,27 +294,29 @@ def graph_view(goal: Goal) -> GraphView | None:
     graph = goal.graphs.filter(digest=goal.graph_digest).first() if goal.graph_digest else None
     if graph is None:
         return None
-    decisions = list(
-        Decision.objects.filter(goal_uid=goal.uid, graph_digest=graph.digest)
-        .defer("input_canonical")
-        .order_by("at")
-    )
-    states = {
-        task.name: task.state
-        for task in Task.objects.filter(goal=goal, graph_digest=graph.digest).order_by("iteration")
-    }
-    attempts: dict[str, list[Attempt]] = {}
-    for attempt in Attempt.objects.filter(goal_uid=goal.uid, graph_digest=graph.digest):
-        attempts.setdefault(attempt.task, []).append(attempt)
+    tasks = Task.objects.filter(goal=goal, graph_digest=graph.digest).order_by("iteration")
+    costs = _settled_money(goal)
     return _graph_view(
         json.loads(graph.canonical),
         graph.digest,
         graph.estimates,
-        decisions,
-        states=states,
-        attempts=attempts,
-        costs=_settled_money(goal),
+        recorded_verdicts(goal, graph_digest=graph.digest),
+        states=dict(tasks.values_list("name", "state")),
+        runs=_runs(goal, graph.digest, costs),
+        has_costs=bool(costs),
     )
+
+
+def _runs(goal: Goal, digest: str, costs: Mapping[UUID, int]) -> dict[str, Runs]:
+    """By task; read as tuples, for a Goal may have run ten thousand."""
+    attempts = Attempt.objects.filter(goal_uid=goal.uid, graph_digest=digest)
+    runs: dict[str, Runs] = {}
+    for task, uid, gpu_ms, ran_ms in attempts.order_by("created_at").values_list(
+        "task", "uid", "gpu_ms", "running_ms"
+    ):
+        before = runs.get(task, Runs())
+        runs[task] = before.plus((uid, gpu_ms, ran_ms), costs.get(uid, 0))
+    return runs
 
 
 def _settled_money(goal: Goal) -> dict[UUID, int]:
@@ -316,57 +340,56 @@ def plan_view(
     """A priced graph that is not kept, as a dry run shows it."""
     estimates = {task["name"]: task["estimate"] for task in document["tasks"]}
     estimates[""] = document["estimate"]
-    return _graph_view(document, digest, estimates, list(decisions), states={}, attempts={})
+    verdicts = previewed_verdicts(decisions)
+    return _graph_view(document, digest, estimates, verdicts, states={}, runs={})
 
 
 def _graph_view(
     document: Mapping[str, Any],
     digest: str,
     estimates: Mapping[str, Any],
-    decisions: Sequence[Decision],
+    verdicts: Sequence[Verdict],
     *,
     states: Mapping[str, str],
-    attempts: Mapping[str, Sequence[Attempt]],
-    costs: Mapping[UUID, int] | None = None,
+    runs: Mapping[str, Runs],
+    has_costs: bool = False,
 ) -> GraphView:
-    by_task: dict[str, list[Decision]] = {}
-    for decision in decisions:
-        if decision.subject_kind == "task":
-            by_task.setdefault(decision.subject_id, []).append(decision)
+    by_task: dict[str, list[Verdict]] = {}
+    whole = [one for one in verdicts if one.subject_kind == "graph"]
+    for one in verdicts:
+        if one.subject_kind == "task":
+            by_task.setdefault(one.subject_id, []).append(one)
     tasks = tuple(
         _task_facts(
             node,
             estimates.get(node["name"], {}),
             by_task.get(node["name"], []),
             states.get(node["name"]),
-            attempts.get(node["name"], []),
-            costs or {},
+            runs.get(node["name"], Runs()),
+            has_costs=has_costs,
         )
         for node in document["tasks"]
     )
-    whole = tuple(d for d in decisions if d.subject_kind == "graph")
     return GraphView(
         digest=digest,
-        drawing=draw_graph({t.name: t.depends_on for t in tasks}, {t.name: t for t in tasks}),
         tasks=tasks,
         total=estimates.get("", {}),
-        decisions=whole,
-        outcome=_worst(decisions),
-        task_decisions=tuple(d for d in decisions if d.subject_kind == "task"),
+        verdicts=(*whole, *(one for some in by_task.values() for one in some)),
+        outcome=_worst(verdicts),
     )
 
 
 def _task_facts(
     node: Mapping[str, Any],
     estimate: Mapping[str, Any],
-    decisions: Sequence[Decision],
+    verdicts: Sequence[Verdict],
     state: str | None,
-    attempts: Sequence[Attempt],
-    costs: Mapping[UUID, int],
+    runs: Runs,
+    *,
+    has_costs: bool,
 ) -> TaskFacts:
     name: str = node["name"]
-    outcome = _worst(decisions)
-    leading = [d for d in decisions if effective_outcome(d) == outcome]
+    outcome = _worst(verdicts)
     return TaskFacts(
         name=name,
         short=name if len(name) <= NAME_SHOWN else name[: NAME_SHOWN - 1] + "…",
@@ -375,22 +398,29 @@ def _task_facts(
         gpus=node["gpus"],
         depends_on=tuple(node["dependsOn"]),
         state=state,
-        attempts=len(attempts),
-        attempt_uid=attempts[-1].uid if attempts else None,
-        gpu_ms=sum(attempt.gpu_ms for attempt in attempts),
-        ran_ms=sum(attempt.running_ms for attempt in attempts),
-        micro_usd=sum(costs.get(attempt.uid, 0) for attempt in attempts) if costs else None,
+        attempts=runs.attempts,
+        attempt_uid=runs.newest,
+        gpu_ms=runs.gpu_ms,
+        ran_ms=runs.ran_ms,
+        micro_usd=runs.micro_usd if has_costs else None,
         outcome=outcome,
-        decision_uid=leading[0].uid if leading else None,
-        messages=tuple(message for d in decisions for message in d.messages),
+        decision_uid=next((one.decision_uid for one in verdicts if one.outcome == outcome), None),
+        messages=_once(verdicts),
         estimate=estimate.get("gpu_seconds", UNKNOWN_ESTIMATE),
         seconds=estimate.get("seconds", UNKNOWN_ESTIMATE),
     )
 
 
-def _worst(decisions: Sequence[Decision]) -> str | None:
-    outcomes = [effective_outcome(decision) for decision in decisions]
-    return max(outcomes, key=SEVERITY.__getitem__).value if outcomes else None
+def _once(verdicts: Sequence[Verdict]) -> tuple[Mapping[str, Any], ...]:
+    """Every message once, also when a later iteration was told the same."""
+    found = {repr(message): message for one in verdicts for message in one.messages}
+    return tuple(found.values())
+
+
+def _worst(verdicts: Sequence[Verdict]) -> str | None:
+    return (
+        max((one.outcome for one in verdicts), key=SEVERITY.__getitem__).value if verdicts else None
+    )
 
 
 def gpu_sources() -> Mapping[str, bool] | None:

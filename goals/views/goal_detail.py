@@ -137,7 +137,7 @@ def _overview(request: HttpRequest, goal: Goal) -> dict[str, Any]:
         context |= {
             "drawn": graph_page(request, graph),
             "compared": compared(goal, graph),
-            "verdicts": verdict_rows([*graph.decisions, *graph.task_decisions]),
+            "verdicts": verdict_rows(graph.verdicts),
             "timeline": timeline(
                 goal,
                 list(approvals.order_by("-created_at")[:PAGE_SIZE]),

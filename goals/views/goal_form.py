@@ -96,13 +96,18 @@ def may_operate(principal: Principal) -> bool:
     return spaces is None or bool(spaces)
 
 
+def _require_operator(principal: Principal) -> None:
+    if not may_operate(principal):
+        whom = principal.whom_to_ask(Permission.ADMINISTER)
+        raise NotAllowed(f"Making a Goal needs the role operator; {whom}")
+
+
 @require_http_methods(["GET", "POST"])
 @vary_on_headers("HX-Request")
 def goal_new(request: HttpRequest) -> HttpResponse:
     """A new Goal: from an example, from another Goal (`?from=`), or from nothing."""
     principal = session_principal(request)
-    if not may_operate(principal):
-        raise NotAllowed("Making a Goal needs the role operator; ask an administrator.")
+    _require_operator(principal)
     if request.method == "GET":
         return _page(request, Draft(_beginning(request, principal), mode=_wanted_mode(request)))
     return _submitted(request, principal, goal=None)
@@ -131,8 +136,7 @@ def goal_draft(request: HttpRequest) -> JsonResponse:
     Takes and answers JSON; nothing is kept.
     """
     principal = session_principal(request)
-    if not may_operate(principal):
-        raise NotAllowed("Making a Goal needs the role operator; ask an administrator.")
+    _require_operator(principal)
     asked = _asked(request)
     if asked is None:
         detail = 'The body must be JSON: {"text": "...", "fields": {"name": "..."}}.'
@@ -320,7 +324,7 @@ def _page(request: HttpRequest, draft: Draft) -> HttpResponse:
             "plan": plan,
             "graph": graph,
             "drawn": graph_page(request, graph),
-            "verdicts": verdict_rows(decisions),
+            "verdicts": verdict_rows(graph.verdicts),
         }
     if request.headers.get("HX-Request"):
         return render(request, "goals/goal_new.html#answer", context, status=draft.status)

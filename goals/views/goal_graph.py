@@ -81,7 +81,7 @@ def graph_page(request: HttpRequest, graph: GraphView) -> GraphPage:
     tasks = graph.tasks
     stage: Stage | None = None
     if len(tasks) <= DRAWN_MAX:
-        drawing, is_folded = graph.drawing, False
+        drawing, is_folded = _drawn(tasks, len(tasks)), False
     else:
         keys = _stages(tasks)
         groups: dict[str, list[TaskFacts]] = {}

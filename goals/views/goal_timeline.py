@@ -3,6 +3,8 @@
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
 
 from django.urls import reverse
 from django.utils import timezone
@@ -21,6 +23,22 @@ TICKS = 5
 LEAST = 3.0  # a bar that can be seen and pressed
 NAME_SHOWN = 24
 SCALES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+
+
+class Run(NamedTuple):
+    """What is drawn of one attempt."""
+
+    uid: UUID
+    task: str
+    number: int
+    iteration: int
+    state: str
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+
+COLUMNS = Run._fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +81,8 @@ def timeline(
     goal: Goal, approvals: Sequence[Approval], *, order: Sequence[str] = ()
 ) -> Timeline | None:
     """Attempts of the Goal by task, in the order of the graph; None when nothing ran."""
-    found = list(
-        Attempt.objects.filter(goal_uid=goal.uid)
-        .order_by("-created_at")
-        .defer("specification", "message")[:ATTEMPTS_MAX]
-    )
-    attempts = found[::-1]
+    newest = Attempt.objects.filter(goal_uid=goal.uid).order_by("-created_at")
+    attempts = [Run(*one) for one in newest.values_list(*COLUMNS)[:ATTEMPTS_MAX]][::-1]
     if not attempts:
         return None
     now = timezone.now()
@@ -78,7 +92,7 @@ def timeline(
     end = max([*ends, *(one.decided_at or now for one in asked)])
     axis = _Axis(start, max((end - start).total_seconds(), 1.0))
     places = {name: index for index, name in enumerate(order)}
-    tasks: dict[str, list[Attempt]] = {}
+    tasks: dict[str, list[Run]] = {}
     for attempt in sorted(attempts, key=lambda one: places.get(one.task, len(places))):
         tasks.setdefault(attempt.task, []).append(attempt)
     bars = [(name, tuple(_bars(axis, some, now))) for name, some in list(tasks.items())[:ROWS_MAX]]
@@ -121,7 +135,7 @@ def _short(name: str) -> str:
     return name if len(name) <= NAME_SHOWN else name[: NAME_SHOWN - 1] + "…"
 
 
-def _bars(axis: _Axis, attempts: Iterable[Attempt], now: dt.datetime) -> Iterable[Bar]:
+def _bars(axis: _Axis, attempts: Iterable[Run], now: dt.datetime) -> Iterable[Bar]:
     for one in attempts:
         began = one.started_at or one.finished_at or now
         name = f"{one.task} #{one.number}, pass {one.iteration}"

@@ -2,15 +2,19 @@
 
 import time
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.forms.models import model_to_dict
 from django.test import Client
 
 from agents.models import Attempt
+from goals.pages import graph_view
 from goals.services.apply import apply_goal
+from goals.services.verdicts import recorded_verdicts, verdict_rows
 from goals.views.goal_graph import graph_page
 from goals.views.goal_timeline import timeline
-from governance.models import JournalRecord
+from governance.models import Decision, JournalRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -53,7 +57,6 @@ def test_a_timeline_has_a_bar_for_each_attempt_in_the_order_of_the_graph(tower: 
 
 
 def big_graph(tasks: int) -> Any:
-    from goals.drawing import Drawing
     from goals.pages import GraphView, TaskFacts
 
     unknown = {"p50": None, "p90": None, "source": "unknown"}
@@ -66,7 +69,7 @@ def big_graph(tasks: int) -> Any:
         )
         for n in range(tasks)
     )  # fmt: skip
-    return GraphView("sha256:0", Drawing(0, 0, (), ()), facts, {}, (), "allow")
+    return GraphView("sha256:0", facts, {}, (), "allow")
 
 
 def test_ten_thousand_tasks_are_stages_that_open(rf: Any) -> None:
@@ -85,6 +88,45 @@ def test_ten_thousand_tasks_are_stages_that_open(rf: Any) -> None:
     assert len(opened.drawing.nodes) <= 48
     assert opened.page.number == 2
     assert graph_page(rf.get("/", {"stage": "none"}), graph).is_folded
+
+
+def test_ten_thousand_decisions_that_say_the_same_are_read_as_one(
+    tower: Any, django_assert_num_queries: Any
+) -> None:
+    tower.register("profiler")
+    goal = tower.reconcile(tower.apply().goal)
+    once = recorded_verdicts(goal, graph_digest=goal.graph_digest)
+    (said,) = Decision.objects.filter(goal_uid=goal.uid, subject_kind="task")
+    again = [Decision(**{**model_to_dict(said), "uid": uuid4()}) for _ in range(20)]
+    Decision.objects.bulk_create(again)
+    with django_assert_num_queries(1):
+        assert recorded_verdicts(goal, graph_digest=goal.graph_digest) != []
+    found = recorded_verdicts(goal, graph_digest=goal.graph_digest)
+    assert [(one.subject_id, one.outcome, one.messages) for one in found] == [
+        (one.subject_id, one.outcome, one.messages) for one in once
+    ]
+    assert {one.decision_uid for one in found} <= set(
+        Decision.objects.filter(goal_uid=goal.uid).values_list("uid", flat=True)
+    )
+
+
+def test_a_stricter_word_of_a_bundle_that_is_only_tried_binds_nothing(tower: Any) -> None:
+    tower.register("profiler")
+    goal = tower.reconcile(tower.apply().goal)
+    said = Decision.objects.filter(goal_uid=goal.uid, subject_kind="task").first()
+    assert said is not None
+    message = {"outcome": "deny", "text": "never", "rule": "r", "path": "p.rego", "line": 3}
+    for stage in ("shadow", "warn"):
+        fields = {**model_to_dict(said), "uid": uuid4(), "stage": stage, "outcome": "deny"}
+        Decision.objects.create(**{**fields, "messages": [message], "bundle_digest": stage})
+    graph = graph_view(goal)
+    assert graph is not None
+    assert graph.outcome == "warn"
+    (task,) = graph.tasks
+    assert task.outcome == "warn"
+    assert message in task.messages
+    rows = [row for row in verdict_rows(graph.verdicts) if row.text == "never"]
+    assert [(row.stage, row.is_binding) for row in rows] == [("warn", False), ("shadow", False)]
 
 
 def test_who_changed_the_retries(operator: Client, tower: Any) -> None:
