@@ -38,6 +38,7 @@ from agents.services.identity import (
     revoke_agent_identities,
     revoke_identity,
 )
+from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
 from governance.access import NotAllowed, NotVisible, narrowed_by, within
 from governance.domain import Permission
 
@@ -153,6 +154,7 @@ def revoke(request: HttpRequest, uid: UUID, payload: RevokeIn) -> Attempt:
     principal = caller_of(request).person
     principal.require(Permission.OPERATE, namespace=attempt.namespace)
     revoke_identity(attempt, reason=payload.reason, actor=principal.actor)
+    withdraw_at_once([attempt])
     attempt.refresh_from_db()
     return attempt
 
@@ -203,6 +205,7 @@ def revoke_agent(
     principal = caller_of(request).person
     principal.require(Permission.OPERATE, namespace=agent.namespace)
     revoked = revoke_agent_identities(agent, reason=payload.reason, actor=principal.actor)
+    withdraw_agent_identities(agent)
     return {"revoked": revoked}
 
 

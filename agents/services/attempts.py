@@ -9,10 +9,12 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from agents.attestation.base import AttestationError
 from agents.cluster import get_cluster
 from agents.cluster.base import (
     DISRUPTIONS,
     Cluster,
+    ClusterUnavailable,
     WorkloadBlocked,
     WorkloadPhase,
     WorkloadSpec,
@@ -28,6 +30,7 @@ from agents.services.identity import (
     revoke_identity,
     token_audience,
 )
+from agents.services.withdrawal import withdraw_identity
 from agents.workloads import PodTemplate, workload_name
 from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, ActorKind
@@ -206,6 +209,8 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
         desired = DesiredState(rows.values_list("desired", flat=True).get())
     elif status.is_finished:
         return status
+    if attempt.identity_revoked_at is not None and _take_back(attempt):
+        return cluster.get(attempt.workload)
     if attempt.gpus:
         cluster.set_gpu_allowance(attempt.workload, attempt.gpu_allowance_ms)
     match desired:
@@ -216,6 +221,17 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
         case DesiredState.RUNNING:
             cluster.resume(attempt.workload)
     return cluster.get(attempt.workload)
+
+
+def _take_back(attempt: Attempt) -> bool:
+    """End what a revoked attempt has of the cluster; False where clusters give nothing.
+
+    Raises ClusterUnavailable.
+    """
+    try:
+        return withdraw_identity(attempt) is not None
+    except AttestationError as error:
+        raise ClusterUnavailable(str(error)) from error
 
 
 def stop_orphans(*, cluster: Cluster | None = None) -> int:

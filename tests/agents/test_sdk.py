@@ -80,6 +80,21 @@ def test_the_join_token_is_used_once_and_leaves_the_environment(plane: ControlPl
         pytest.fail("the token was accepted twice")
 
 
+def test_a_pod_proves_itself_by_its_service_account_token(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CLEARANCE_JOIN_TOKEN")
+    monkeypatch.setenv("CLEARANCE_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    with (
+        pytest.raises(clearance.ClearanceError, match="IDENTITY_TOKEN_FILE"),
+        clearance.attempt(),
+    ):
+        pytest.fail("there is no token")
+    (tmp_path / "token").write_text("of-this-pod\n")
+    with clearance.attempt() as run:
+        assert run.identity.documents.spiffe_id.startswith("spiffe://clearance.local/")
+
+
 def test_a_span_is_seen_within_a_second_without_a_flush(plane: ControlPlane) -> None:
     with clearance.attempt() as run:
         run.observe("latency", aggregate="p50", value=1, unit="ms")
