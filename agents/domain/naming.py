@@ -9,7 +9,7 @@ LABEL_PREFIX_MAX: Final = 253
 IMAGE_MAX: Final = 512
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 
-# A service account's name may have 253 characters, a label's value 63. A longer name is shortened to
+# A service account may be called by 253 characters, a label has 63. A longer name is shortened to
 # its first 22 characters, `_` and 160 bits of its SHA-256: no account is called so, since none has
 # an `_`, and no two names are known that share so much of a digest.
 AGENT_ID_STEM: Final = 22

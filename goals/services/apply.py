@@ -1,5 +1,6 @@
 """Apply: what a person asks becomes a Goal, a changed Goal, or nothing when nothing changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,22 +84,24 @@ def _parent_problems(manifest: GoalManifest, existing: Goal | None) -> list[Fiel
     return [FieldProblem("spec.budget", f"wider than the budget of its parent {parent.name!r}.")]
 
 
-def apply_goal(manifest: GoalManifest, *, principal: Principal) -> Applied:
+def apply_goal(
+    manifest: GoalManifest, *, principal: Principal, editors: Sequence[str] = ()
+) -> Applied:
     """Create or change a Goal; the same manifest again changes nothing.
 
-    Raises NotAllowed, ManifestError, GoalConflict.
+    `editors` are others who had a hand in this manifest: they cannot approve it either. Raises NotAllowed, ManifestError, GoalConflict.
     """
     principal.require(Permission.OPERATE, namespace=manifest.namespace)
     check_goal(manifest)
     existing = _existing(manifest)
     if existing is None:
         try:
-            return _create(manifest, principal)
+            return _create(manifest, principal, editors)
         except IntegrityError:
             existing = _existing(manifest)
             if existing is None:
                 raise
-    return _change(existing, manifest, principal)
+    return _change(existing, manifest, principal, editors)
 
 
 def _existing(manifest: GoalManifest) -> Goal | None:
@@ -107,7 +110,7 @@ def _existing(manifest: GoalManifest) -> Goal | None:
     ).first()
 
 
-def _create(manifest: GoalManifest, principal: Principal) -> Applied:
+def _create(manifest: GoalManifest, principal: Principal, editors: Sequence[str]) -> Applied:
     with journaled():
         goal = Goal.objects.create(
             namespace=manifest.namespace,
@@ -118,6 +121,7 @@ def _create(manifest: GoalManifest, principal: Principal) -> Applied:
             objective=manifest.spec.objective.text,
             requested_by=principal.username,
             sponsor=manifest.spec.sponsor,
+            editors=sorted(set(editors)),
         )
         _move_limits(goal, manifest.spec.budget, principal.actor, generation=1)
         journal_goal(goal, "goal.created", {"spec": goal.spec}, actor=principal.actor)
@@ -125,7 +129,9 @@ def _create(manifest: GoalManifest, principal: Principal) -> Applied:
     return Applied(goal, Outcome.CREATED)
 
 
-def _change(goal: Goal, manifest: GoalManifest, principal: Principal) -> Applied:
+def _change(
+    goal: Goal, manifest: GoalManifest, principal: Principal, editors: Sequence[str]
+) -> Applied:
     with journaled():
         goal = Goal.objects.select_for_update().get(pk=goal.pk)
         if goal.deletion_requested_at is not None:
@@ -139,6 +145,7 @@ def _change(goal: Goal, manifest: GoalManifest, principal: Principal) -> Applied
             if goal.landing and not goal.is_landed:
                 raise GoalConflict(f"{goal} is landing: apply again in a moment.")
             changes |= _next_generation(goal, manifest, principal)
+            changes["editors"] = sorted({*goal.editors, principal.username, *editors})
             break_lease(goal.uid)
         Goal.objects.filter(pk=goal.pk).update(**changes)
         goal.refresh_from_db()
@@ -161,7 +168,6 @@ def _next_generation(goal: Goal, manifest: GoalManifest, principal: Principal) -
         "sponsor": manifest.spec.sponsor,
         "generation": goal.generation + 1,
         "asked_at": timezone.now(),
-        "editors": sorted({*goal.editors, principal.username}),
         "phase": Phase.DRAFT,
         "satisfied": False,
         "desired": DesiredRun.RUN,
