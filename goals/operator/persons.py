@@ -24,16 +24,16 @@ def asker(found: Mapping[str, Any], *, fallback: Principal, is_new: bool) -> Pri
 
     `fallback` where that is not known. Kubernetes has checked that they may.
     """
-    persons = read_persons(found)
-    if is_new:
-        name = persons.requested_by
-    else:
-        name = persons.latest if are_current(found) else ""
+    name = read_persons(found).requested_by if is_new else _latest(found)
     if not name:
         return fallback
     person = person_of(name)
     kind = ActorKind.SYSTEM if name.startswith(SYSTEM_PREFIX) else ActorKind.HUMAN
     return replace(fallback, actor=Actor(kind, person), username=person)
+
+
+def _latest(found: Mapping[str, Any]) -> str:
+    return read_persons(found).latest if are_current(found) else ""
 
 
 def editors(found: Mapping[str, Any]) -> tuple[str, ...]:

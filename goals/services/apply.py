@@ -89,7 +89,8 @@ def apply_goal(
 ) -> Applied:
     """Create or change a Goal; the same manifest again changes nothing.
 
-    `editors` are others who had a hand in this manifest: they cannot approve it either. Raises NotAllowed, ManifestError, GoalConflict.
+    `editors` are others who had a hand in this manifest: they cannot approve it either. Raises
+    NotAllowed, ManifestError, GoalConflict.
     """
     principal.require(Permission.OPERATE, namespace=manifest.namespace)
     check_goal(manifest)

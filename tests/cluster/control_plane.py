@@ -74,8 +74,13 @@ class ControlPlane:
         content_type: str = "application/json",
         accept: str = "application/json",
         is_text: bool = False,
+        user: str = "",
     ) -> Any:
-        """One call as the administrator. Raises Refusal, OSError."""
+        """One call as the administrator, or as a `user` who may do as much.
+
+        Raises Refusal, OSError.
+        """
+        person = {"Impersonate-User": user, "Impersonate-Group": "system:masters"} if user else {}
         request = urllib.request.Request(
             self.url + path,
             method=method,
@@ -84,6 +89,7 @@ class ControlPlane:
                 "Authorization": f"Bearer {self.token}",
                 "Content-Type": content_type,
                 "Accept": accept,
+                **person,
             },
         )
         trusted = ssl.create_default_context(cafile=str(self.directory / "certs" / "apiserver.crt"))
