@@ -12,7 +12,8 @@ def may_recall(principal: Principal, *, namespace: str) -> str:
     """Why this person may not recall digests there, or "" when they may."""
     if any(principal.may(one, namespace=namespace) for one in RECALLERS):
         return ""
-    return f"This needs the role operator or policy_author in namespace {namespace}."
+    whom = principal.whom_to_ask(Permission.OPERATE, namespace=namespace)
+    return f"This needs the role operator or policy_author in namespace {namespace}; {whom}"
 
 
 def get_recallable_artifact(principal: Principal, digest: str) -> Artifact:
@@ -20,5 +21,5 @@ def get_recallable_artifact(principal: Principal, digest: str) -> Artifact:
     artifact = get_artifact(within(principal, Permission.VIEW), digest)
     why = may_recall(principal, namespace=artifact.namespace)
     if why:
-        raise NotAllowed(f"{why} Ask an administrator.")
+        raise NotAllowed(why)
     return artifact

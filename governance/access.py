@@ -70,13 +70,27 @@ class Principal:
             return None
         return frozenset(name for name, held in self.permissions.items() if permission in held)
 
+    def whom_to_ask(self, permission: Permission, *, namespace: str = EVERY_NAMESPACE) -> str:
+        """Whom this person can ask for something, as `ask_whom` says it; looked up once.
+
+        Who works in a namespace is told to those who may look into it. Anybody else who is signed
+        in learns of those who administer everything alone, which tells nothing of what there is.
+        """
+        is_insider = self.may(Permission.VIEW, namespace=namespace) or (
+            namespace == EVERY_NAMESPACE and bool(self.permissions)
+        )
+        if not is_insider:
+            permission, namespace = Permission.ADMINISTER, EVERY_NAMESPACE
+        key = f"{permission} {namespace}"
+        if key not in self._whom:
+            self._whom[key] = ask_whom(permission, namespace=namespace, but=self.username)
+        return self._whom[key]
+
     def require(self, permission: Permission, *, namespace: str) -> None:
         """Raise NotAllowed, naming the role that is missing and where."""
         if not self.may(permission, namespace=namespace):
             roles = " or ".join(r for r in Role if permission in ROLE_PERMISSIONS[r])
-            whom = ask_whom(Permission.ADMINISTER, namespace=namespace)
-            if self.may(Permission.VIEW, namespace=namespace):
-                whom = ask_whom(permission, namespace=namespace)
+            whom = self.whom_to_ask(permission, namespace=namespace)
             where = "every namespace" if namespace == EVERY_NAMESPACE else f"namespace {namespace}"
             raise NotAllowed(f"This needs the role {roles} in {where}; {whom}")
 
@@ -260,9 +274,7 @@ def signing_right(principal: Principal, approval: Approval) -> SigningRight:
 
 
 def _needs_approver(principal: Principal, namespace: str) -> str:
-    if namespace not in principal._whom:  # a list of approvals asks it for each of them
-        principal._whom[namespace] = ask_whom(Permission.APPROVE, namespace=namespace)
-    whom = principal._whom[namespace]
+    whom = principal.whom_to_ask(Permission.APPROVE, namespace=namespace)
     return f"Deciding needs the role approver in namespace {namespace}; {whom}"
 
 

@@ -12,8 +12,10 @@ from django.utils.safestring import SafeString
 
 from goals.domain.states import Phase, Unit
 from goals.models import Goal
+from governance.domain import EVERY_NAMESPACE, Permission
 from governance.export import EXPORT_ROWS_MAX
 from governance.row_filter import RowFilter
+from governance.sessions import session_principal
 from governance.time_range import PRESETS, TimeRange
 
 register = template.Library()
@@ -245,6 +247,13 @@ def agent_words(text: str, label: str = "") -> dict[str, Any]:
         "text": text[:AGENT_WORDS_SHOWN],
         "clipped": max(len(text) - AGENT_WORDS_SHOWN, 0),
     }
+
+
+@register.simple_tag(takes_context=True)
+def ask_whom(context: template.Context, permission: str, namespace: str = EVERY_NAMESPACE) -> str:
+    """Whom the person can ask for a right they lack: "ask ada, bob or carol."."""
+    principal = session_principal(context["request"])
+    return principal.whom_to_ask(Permission(permission), namespace=namespace)
 
 
 @register.inclusion_tag("_pages.html", takes_context=True)

@@ -120,7 +120,8 @@ def _refusal(manifest: GoalManifest, principal: Principal) -> list[FieldProblem]
     """What is registered in a namespace is told to those who work there alone."""
     if principal.may(Permission.OPERATE, namespace=manifest.namespace):
         return []
-    words = f"needs the role operator in namespace {manifest.namespace}; ask an administrator."
+    whom = principal.whom_to_ask(Permission.OPERATE, namespace=manifest.namespace)
+    words = f"needs the role operator in namespace {manifest.namespace}; {whom}"
     return [FieldProblem("metadata.namespace", words)]
 
 

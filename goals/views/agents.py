@@ -17,9 +17,10 @@ from agents.models import Agent, Attempt
 from agents.selectors import visible_attempts
 from agents.services.drift import drift_of
 from agents.services.identity import revoke_agent_identities, revoke_identity
+from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
 from goals.agent_pages import decision_counts, live_svids, released_digests, revision_views
 from goals.forms import RevokeForm
-from governance.access import NotVisible, Principal, ask_whom, visible_records, within
+from governance.access import NotVisible, Principal, visible_records, within
 from governance.domain import Permission
 from governance.export import table_export
 from governance.sessions import session_principal
@@ -60,6 +61,7 @@ def agent_revoke(request: HttpRequest, namespace: str, name: str) -> HttpRespons
         return _page(request, agent, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
     reason = form.cleaned_data["reason"]
     revoked = revoke_agent_identities(agent, reason=reason, actor=principal.actor)
+    withdraw_agent_identities(agent)
     noun = "identity" if revoked == 1 else "identities"
     messages.success(request, f"{revoked} {noun} of {agent.name} revoked.")
     return redirect("agent_detail", agent.namespace, agent.name)
@@ -77,6 +79,7 @@ def attempt_revoke(request: HttpRequest, uid: UUID) -> HttpResponse:
     if not form.is_valid():
         return _page(request, attempt.agent, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
     is_news = revoke_identity(attempt, reason=form.cleaned_data["reason"], actor=principal.actor)
+    withdraw_at_once([attempt])
     said = "is revoked" if is_news else "was revoked already"
     messages.success(request, f"The identity of {attempt.task} #{attempt.number} {said}.")
     return redirect("agent_detail", attempt.namespace, attempt.agent_name)
@@ -119,7 +122,7 @@ def _page(
         "outcomes": outcomes,
         "denials": denials,
         "form": form,
-        "why_not": "" if may_revoke else _why_not(agent),
+        "why_not": "" if may_revoke else _why_not(principal, agent),
         "revoke_url": reverse("agent_revoke", args=[agent.namespace, agent.name]),
         "nav": "agents",
     }
@@ -128,6 +131,6 @@ def _page(
     return render(request, f"agents/agent_detail.html{part}", context, status=status)
 
 
-def _why_not(agent: Agent) -> str:
-    whom = ask_whom(Permission.OPERATE, namespace=agent.namespace)
+def _why_not(principal: Principal, agent: Agent) -> str:
+    whom = principal.whom_to_ask(Permission.OPERATE, namespace=agent.namespace)
     return f"Revoking needs the role operator in namespace {agent.namespace}; {whom}"

@@ -19,7 +19,7 @@ from goals.forms import RecallForm, RollbackForm
 from goals.lineage.consequences import consequences
 from goals.models import Goal, Release
 from goals.services.releases import ReleaseDenied, ReleaseError, rollback_release
-from governance.access import NotVisible, ask_whom, within
+from governance.access import NotVisible, within
 from governance.domain import Permission
 from governance.export import table_export
 from governance.row_filter import row_filter
@@ -125,7 +125,7 @@ def _release_page(
     if release.state == ReleaseState.ACTIVE:
         refused = "This is what is served now."
     elif not principal.may(Permission.OPERATE, namespace=release.namespace):
-        whom = ask_whom(Permission.OPERATE, namespace=release.namespace)
+        whom = principal.whom_to_ask(Permission.OPERATE, namespace=release.namespace)
         refused = f"Rolling back needs the role operator in namespace {release.namespace}; {whom}"
     context = {
         "release": release,

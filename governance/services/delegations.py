@@ -91,8 +91,9 @@ def _recipient(principal: Principal, name: str, namespace: str) -> User:
     if person is None or person.username == principal.username:
         raise ApprovalInvalid("to: name another person who has an account here.")
     if not principal_of(person).may(Permission.VIEW, namespace=namespace):
+        whom = principal.whom_to_ask(Permission.ADMINISTER, namespace=namespace)
         raise ApprovalInvalid(
-            f"to: {name} may not see namespace {namespace}; an administrator gives a role there."
+            f"to: {name} may not see namespace {namespace}; for a role there, {whom}"
         )
     return person
 

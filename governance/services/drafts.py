@@ -86,18 +86,17 @@ def require_reviewer(principal: Principal) -> None:
     """Raise NotAllowed unless this person may try policies out (nothing of it takes effect)."""
     needed = (Permission.AUTHOR_POLICY, Permission.APPROVE, Permission.AUDIT)
     if not any(_holds_somewhere(principal, permission) for permission in needed):
+        whom = principal.whom_to_ask(Permission.ADMINISTER)
         raise NotAllowed(
-            "Trying a policy out needs the role policy_author, approver, auditor or admin; "
-            "ask an administrator."
+            f"Trying a policy out needs the role policy_author, approver, auditor or admin; {whom}"
         )
 
 
 def require_author(principal: Principal) -> None:
     """Raise NotAllowed unless this person may save versions (a draft judges nothing)."""
     if not _holds_somewhere(principal, Permission.AUTHOR_POLICY):
-        raise NotAllowed(
-            "Saving a policy needs the role policy_author or admin; ask an administrator."
-        )
+        whom = principal.whom_to_ask(Permission.AUTHOR_POLICY)
+        raise NotAllowed(f"Saving a policy needs the role policy_author or admin; {whom}")
 
 
 def _holds_somewhere(principal: Principal, permission: Permission) -> bool:

@@ -69,7 +69,8 @@ def why_not_move(version: BundleVersion, stage: Stage, *, principal: Principal) 
     if stage is not Stage.ENFORCE:
         if principal.may(Permission.AUTHOR_POLICY, namespace=EVERY_NAMESPACE):
             return ""
-        return f"This needs the role policy_author or admin {EVERYWHERE}; ask an administrator."
+        whom = principal.whom_to_ask(Permission.AUTHOR_POLICY)
+        return f"This needs the role policy_author or admin {EVERYWHERE}; {whom}"
     return _why_not_enforce(version, principal)
 
 
@@ -78,11 +79,13 @@ def _why_not_enforce(version: BundleVersion, principal: Principal) -> str:
     if not settings.FOUR_EYES:
         is_signer = is_signer or principal.may(Permission.AUTHOR_POLICY, namespace=EVERY_NAMESPACE)
     if not is_signer:
-        return f"Enforcing needs the role approver or admin {EVERYWHERE}; ask an administrator."
+        whom = principal.whom_to_ask(Permission.APPROVE)
+        return f"Enforcing needs the role approver or admin {EVERYWHERE}; {whom}"
     if settings.FOUR_EYES and principal.username == version.created_by:
+        whom = principal.whom_to_ask(Permission.APPROVE)
         return (
             "You saved this version: an approver or administrator other than you must enforce it "
-            "(four eyes)."
+            f"(four eyes); {whom}"
         )
     return ""
 
@@ -120,7 +123,8 @@ def why_not_return(current: BundleVersion, principal: Principal) -> str:
     needed = (Permission.AUTHOR_POLICY, Permission.APPROVE)
     if any(principal.may(permission, namespace=EVERY_NAMESPACE) for permission in needed):
         return ""
-    return f"Returning needs the role policy_author, approver or admin {EVERYWHERE}."
+    whom = principal.whom_to_ask(Permission.APPROVE)
+    return f"Returning needs the role policy_author, approver or admin {EVERYWHERE}; {whom}"
 
 
 def return_to_previous(

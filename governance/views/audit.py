@@ -124,7 +124,8 @@ def audit_verify(request: HttpRequest) -> HttpResponse:
     """A dropped pack, verified by both verifiers; nothing of it is kept."""
     principal = session_principal(request)
     if not principal.permissions:
-        raise NotAllowed("Verifying packs needs a role; ask an administrator for viewer.")
+        whom = principal.whom_to_ask(Permission.ADMINISTER)
+        raise NotAllowed(f"Verifying packs needs a role, viewer at least; {whom}")
     context: dict[str, Any] = {
         "max_mib": PACK_MAX_BYTES >> 20,
         "nav": "audit",
@@ -169,7 +170,8 @@ def _own_fingerprint() -> str:
 
 def _require_audit(principal: Principal) -> None:
     if principal.namespaces(Permission.AUDIT) == frozenset():
-        raise NotAllowed("Verifying the journal needs the role auditor; ask an administrator.")
+        whom = principal.whom_to_ask(Permission.AUDIT)
+        raise NotAllowed(f"Verifying the journal needs the role auditor; {whom}")
 
 
 def _asked(asked: QueryDict) -> str:

@@ -13,8 +13,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
-from governance.access import NotAllowed, visible_records
-from governance.domain import GovernanceError
+from governance.access import NotAllowed, Principal, visible_records
+from governance.domain import GovernanceError, Permission
 from governance.export import table_export
 from governance.people_forms import GrantForm, PersonForm
 from governance.people_selectors import Person, people, person_rows
@@ -203,7 +203,12 @@ def _person_page(
         "roles": ROLE_WORDS,
         "password": password,
         "refused": refused,
-        "why_not": "This is you: another administrator can do it." if is_self else "",
+        "why_not": _why_not_oneself(principal) if is_self else "",
         "nav": "people",
     }
     return render(request, "governance/person_detail.html", context, status=status)
+
+
+def _why_not_oneself(principal: Principal) -> str:
+    whom = principal.whom_to_ask(Permission.ADMINISTER)
+    return f"This is you: another administrator can do it; {whom}"

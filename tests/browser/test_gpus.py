@@ -124,7 +124,7 @@ def test_found_and_opened_by_keys_alone(tower: RealTower, browser: Any) -> None:
 
 
 def test_who_may_see_nothing_is_told_whom_to_ask(tower: RealTower, browser: Any) -> None:
-    look(browser, tower, "nora").sees("An administrator can give you the role viewer")
+    look(browser, tower, "nora").sees("It needs the role viewer; ask")
 
 
 @pytest.mark.parametrize("dark", [False, True])

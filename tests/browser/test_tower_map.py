@@ -105,7 +105,7 @@ def test_an_empty_tower_says_so(tower: RealTower, browser: Any) -> None:
 def test_who_may_see_nothing_is_told_whom_to_ask(tower: RealTower, browser: Any) -> None:
     one = person(browser, f"http://127.0.0.1:{tower.ports['WEB_PORT']}")
     one.sign_in("nora").go("/tower")
-    one.sees("An administrator can give you the role viewer")
+    one.sees("It needs the role viewer; ask")
 
 
 @pytest.mark.usefixtures("fleet")

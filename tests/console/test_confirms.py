@@ -1,4 +1,4 @@
-"""Each form that changes something asks first, or is in the reviewed list of those that need not."""
+"""Each form that changes something asks first, or is listed among those that need not."""
 
 import re
 from pathlib import Path

@@ -66,4 +66,4 @@ def test_the_kinds_of_empty_are_told_apart(people: Any, twins: Any, signed_in: A
     nobody.force_login(User.objects.create_user(username="nobody", password="x"))
     page = nobody.get("/goals").content.decode()
     assert "empty-no-right" in page
-    assert "An administrator can give you the role viewer" in page
+    assert "It needs the role viewer; ask" in page

@@ -109,7 +109,7 @@ def test_who_sees_no_namespace_sees_no_card(tower: Tower) -> None:
 
     tower.people["nora"] = User.objects.create_user("nora", password="correct horse battery")
     report("n1", card(1))
-    assert "An administrator can give you the role viewer" in _page(tower, "nora")
+    assert "It needs the role viewer; ask" in _page(tower, "nora")
     assert _client(tower, "nora").get(f"/gpus/n1/{card(1).id}").status_code == 404
     assert overview(tower_principal(tower, "nora")) == []
 

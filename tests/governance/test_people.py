@@ -12,7 +12,7 @@ from django.utils import timezone
 from console.live.rights import visible_by_session
 from governance.access import NotAllowed, principal_of, who_may
 from governance.domain import EVERY_NAMESPACE, Permission, Role
-from governance.models import ApiToken, Credential, JournalRecord, PersonSession
+from governance.models import ApiToken, Credential, JournalRecord, Membership, PersonSession
 from governance.services.people import (
     Grant,
     PeopleInvalid,
@@ -238,9 +238,15 @@ def test_a_refusal_names_who_could_do_it(people: Any) -> None:
     assert who_may(Permission.APPROVE, namespace="other") == ["admin"]
     with pytest.raises(NotAllowed, match="ask operator or admin"):
         principal_of(people["viewer"]).require(Permission.OPERATE, namespace="default")
-    # Whoever may not even see a namespace learns of its administrators alone.
+    # Whoever may not even see a namespace learns of who administers everything alone.
+    Membership.objects.create(user=people["approver"], namespace="other", role=Role.ADMIN)
     with pytest.raises(NotAllowed, match=r"; ask admin\.$"):
         principal_of(people["viewer"]).require(Permission.OPERATE, namespace="other")
+    nobody = principal_of(User.objects.create_user(username="nobody"))
+    assert nobody.whom_to_ask(Permission.AUDIT) == "ask admin."
+    assert principal_of(people["admin"]).whom_to_ask(Permission.ADMINISTER) == (
+        "ask an administrator."
+    )
     User.objects.filter(username="operator").update(is_active=False)
     assert who_may(Permission.OPERATE, namespace="default") == ["admin"]
 
