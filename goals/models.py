@@ -194,7 +194,10 @@ class LedgerEntry(models.Model):
             ),
             models.CheckConstraint(condition=Q(amount__gt=0), name="entry_moves_something"),
         ]
-        indexes = [models.Index(fields=["attempt_uid"])]
+        indexes = [
+            models.Index(fields=["attempt_uid"]),
+            models.Index(fields=["account", "kind"]),  # all that was ever granted
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.amount}"

@@ -48,6 +48,8 @@ class JournalRecord(models.Model):
             models.Index(fields=["namespace", "seq"]),
             models.Index(fields=["action", "seq"]),
             models.Index(fields=["actor_id", "seq"]),
+            models.Index(fields=["object_id", "seq"]),  # what happened to one agent or person
+            models.Index(fields=["goal_uid", "action", "seq"]),  # who changed a Goal
         ]
 
     def __str__(self) -> str:

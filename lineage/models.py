@@ -39,7 +39,10 @@ class Artifact(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["namespace", "digest"], name="artifact_once_per_digest")
         ]
-        indexes = [models.Index(fields=["namespace", "kind", "-created_at"])]
+        indexes = [
+            models.Index(fields=["namespace", "kind", "-created_at"]),
+            models.Index(fields=["-created_at"]),  # the newest of all that one may see
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}@{self.digest}"
