@@ -13,7 +13,7 @@ SDK := $(shell find agents/sdk -name '*.py' -o -name pyproject.toml 2>/dev/null 
 # Touched when an installation is complete: a second run finds them newer and does nothing.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-.PHONY: help run test test-cluster check bench lock clean screenshots
+.PHONY: help run test test-cluster check bench lock clean screenshots manifests
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: $(INSTALLED_DEV) ## format, lint, types, import rule, templates, Django's
 
 bench: $(INSTALLED_DEV) ## measure, as ratios where there is a peer or a limit (ARGS=name …)
 	@exec $(PY) -m bench $(ARGS)
+
+manifests: ## render deploy/manifests from the Helm chart
+	@bash deploy/manifests/render
 
 screenshots: $(INSTALLED_DEV) ## take the pictures of docs/screenshots again
 	@exec $(PY) -m tests.browser.screenshots
