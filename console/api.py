@@ -18,8 +18,10 @@ from agents.api import identity_router
 from agents.api import router as agents_router
 from agents.artifacts_api import artifact_router, evidence_router
 from agents.authentication import BearerCredential, SessionCredential, Unauthenticated
+from agents.catalogue_api import catalogue_router
 from agents.cluster.base import ClusterError
 from agents.domain.problems import ManifestError
+from agents.services.catalogue import CatalogueConflict
 from agents.services.identity import (
     IdentityNotAvailable,
     IdentityRefused,
@@ -79,6 +81,7 @@ api.add_router("/identity", identity_router)
 api.add_router("/artifacts", artifact_router)
 api.add_router("/evidence", evidence_router)
 api.add_router("/bundles", policy_router)
+api.add_router("/catalogue", catalogue_router)
 api.add_router("", goals_router)
 api.add_router("", steer_router)
 api.add_router("", gpus_router)
@@ -103,6 +106,7 @@ STATUS_OF: list[tuple[type[Exception], HTTPStatus, str]] = [
     (ApprovalConflict, HTTPStatus.CONFLICT, "Already decided"),
     (ApprovalInvalid, HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid answer"),
     (GoalConflict, HTTPStatus.CONFLICT, "Conflict"),
+    (CatalogueConflict, HTTPStatus.CONFLICT, "Conflict"),
     (TooMany, HTTPStatus.UNPROCESSABLE_ENTITY, "Too many at once"),
     (BundleConflict, HTTPStatus.CONFLICT, "Conflict"),
     (PeopleConflict, HTTPStatus.CONFLICT, "Conflict"),

@@ -30,6 +30,7 @@ PLACES: Final = (
     Place("goals", "Goals", "goal_list", "g"),
     Place("approvals", "Approvals", "approval_list", "a"),
     Place("agents", "Agents", "agent_list", "e"),
+    Place("catalogue", "Catalogue", "catalogue_list", "i"),
     Place("policies", "Policies", "policy_list", "p"),
     Place("lineage", "Lineage", "lineage", "l"),
     Place("audit", "Audit", "audit", "j"),

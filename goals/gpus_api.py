@@ -54,10 +54,19 @@ class GpuMarkOut(Schema):
     detail: str
 
 
+class GpuForeignHolderOut(Schema):
+    """A pod that is not ours and holds a GPU."""
+
+    namespace: str
+    pod: str
+    workload: str
+
+
 class GpuOut(Schema):
     """One card, MIG slice or declared slot. What is not told is null; a slot tells nothing.
 
-    `is_held` with a `holder` of null is held in a namespace that the caller may not see.
+    `is_held` with no holder of either sort is held in a namespace that the caller may not see.
+    `source` is node, dcgm or cluster: our sampler, dcgm-exporter, or what the cluster declares.
     """
 
     id: str
@@ -82,6 +91,9 @@ class GpuOut(Schema):
     is_held: bool
     held_since: dt.datetime | None
     holder: GpuHolderOut | None
+    is_held_by_others: bool
+    foreign_holder: GpuForeignHolderOut | None
+    source: str
     waste: GpuWasteOut | None
     lost_at: dt.datetime | None
     is_stale: bool
@@ -150,6 +162,14 @@ def gpu_out(view: DeviceView) -> dict[str, Any]:
             "goal_uid": str(holder.goal_uid),
             "goal": holder.goal,
             "models": [{"digest": digest, "name": name} for digest, name in holder.models],
+        },
+        "source": row.node.source,
+        "is_held_by_others": view.is_held_by_others,
+        "foreign_holder": view.foreign_holder
+        and {
+            "namespace": view.foreign_holder.namespace,
+            "pod": view.foreign_holder.pod,
+            "workload": view.foreign_holder.workload,
         },
         "waste": waste
         and {

@@ -84,6 +84,7 @@ class PodFact:
     gpus: Mapping[str, int] = field(default_factory=dict)
     service_account: str = ""
     images: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()  # names, of a pod without an owner
     started_at: dt.datetime | None = None
     exporter: str = ""  # of a dcgm-exporter: "IP:port" of its metrics
 
@@ -154,12 +155,14 @@ def _live(holder: Holder, pods: Sequence[PodFact]) -> Live:
     )
 
 
-def fleet_of(nodes: Iterable[NodeFact], pods: Sequence[PodFact]) -> Fleet:
-    """What is kept of a cluster."""
+def fleet_of(
+    nodes: Iterable[NodeFact], pods: Sequence[PodFact], *, limit: int = WORKLOADS_MAX
+) -> Fleet:
+    """What is kept of a cluster: at most `limit` workloads of others."""
     foreign = foreign_workloads(pods)
     return Fleet(
         nodes=sum(1 for _ in nodes),
         pods=len(pods),
-        foreign=tuple(foreign[:WORKLOADS_MAX]),
-        is_truncated=len(foreign) > WORKLOADS_MAX,
+        foreign=tuple(foreign[:limit]),
+        is_truncated=len(foreign) > limit,
     )

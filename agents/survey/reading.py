@@ -28,6 +28,7 @@ CRON_NAME: Final = re.compile(r"(.+)-\d{8}")
 CRASHING: Final = "CrashLoopBackOff"
 IMAGES_KEPT: Final = 8
 TEXT_MAX: Final = 200
+VARIABLES_KEPT: Final = 200
 
 
 def read_node(found: Object) -> NodeFact:
@@ -59,11 +60,13 @@ def read_pod(found: Object) -> PodFact:
     metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
     labels = metadata.get("labels") or {}
     state = _state(status)
+    holder = holder_of(metadata)
+    containers = spec.get("containers") or []
     return PodFact(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],
-        holder=holder_of(metadata),
+        holder=holder,
         workload=str(labels.get(WORKLOAD, "")),
         is_system=is_system(metadata),
         node=spec.get("nodeName") or "",
@@ -71,10 +74,8 @@ def read_pod(found: Object) -> PodFact:
         reason=_reason(status) if state != PodState.RUNNING else "",
         gpus=_requested(spec),
         service_account=spec.get("serviceAccountName") or "default",
-        images=tuple(
-            str(one.get("image", ""))[:TEXT_MAX]
-            for one in (spec.get("containers") or [])[:IMAGES_KEPT]
-        ),
+        images=tuple(str(one.get("image", ""))[:TEXT_MAX] for one in containers[:IMAGES_KEPT]),
+        variables=variable_names(containers) if holder.kind == Kind.POD else (),
         started_at=instant(status.get("startTime")),
         exporter=_exporter(labels, spec, status),
     )
@@ -147,6 +148,16 @@ def _requested(spec: Object) -> dict[str, int]:
 
 def _limits(container: Object) -> dict[str, int]:
     return gpu_resources((container.get("resources") or {}).get("limits") or {})
+
+
+def variable_names(containers: Sequence[Object]) -> tuple[str, ...]:
+    """Names of the variables that containers are given; values are never looked at."""
+    names = {
+        str(one.get("name", ""))[:TEXT_MAX]
+        for container in containers
+        for one in container.get("env") or []
+    }
+    return tuple(sorted(names))[:VARIABLES_KEPT]
 
 
 def _exporter(labels: Object, spec: Object, status: Object) -> str:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from agents.gpus.domain import (
     DeviceKind,
     Owner,
 )
-from agents.models import Attempt, GpuDevice, GpuNode
+from agents.models import Attempt, ClusterWorkload, GpuDevice, GpuNode
 from goals.gpus.marks import Mark, marks_of
 from goals.models import Goal
 from goals.services.metering import MS_PER_HOUR, PriceUnknown, gpu_cost
@@ -49,7 +49,7 @@ SHOWN: Final = {
     "wasted": "Idle but held",
     "free": "Free",
     "trouble": "In trouble",
-    "foreign": "Foreign processes",
+    "foreign": "Not ours",
     "stale": "Stale",
     "measured": "Measured",
     "declared": "Declared only",
@@ -68,6 +68,16 @@ class Holder:
     goal_uid: UUID
     goal: str  # its name
     models: tuple[tuple[str, str], ...]  # digest and name of the models it works with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignHolder:
+    """A pod that is not ours and holds a device; for people who may see its namespace."""
+
+    namespace: str
+    pod: str
+    workload_uid: UUID | None = None  # of the catalogue, where it is known by now
+    workload: str = ""  # kind and name
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,7 @@ class DeviceView:
     holder: Holder | None  # None when it is free, or held by what this person may not see
     waste: Waste | None
     parts: tuple["DeviceView", ...] = ()
+    foreign_holder: ForeignHolder | None = None
 
     @property
     def is_declared(self) -> bool:
@@ -113,6 +124,11 @@ class DeviceView:
     @property
     def is_held(self) -> bool:
         return bool(self.row.held_by)
+
+    @property
+    def is_held_by_others(self) -> bool:
+        """By a pod that is not ours: workloads of attempts have no slash in their names."""
+        return "/" in self.row.held_by
 
     @property
     def is_divided(self) -> bool:
@@ -239,7 +255,7 @@ def shown_query(shown: str, *, now: dt.datetime) -> Q:
         | Q(ecc_uncorrected__gt=0)
         | Q(xid_at__gte=recent)
         | Q(is_hot=True),
-        "foreign": Q(has_foreign=True),
+        "foreign": Q(has_foreign=True) | Q(held_by__contains="/"),
         "stale": ~fresh | Q(node__sampled_at=None),
         "measured": ~Q(kind=DeviceKind.SLOT),
         "declared": Q(kind=DeviceKind.SLOT),
@@ -269,10 +285,17 @@ def device_views(rows: Sequence[GpuDevice], principal: Principal) -> list[Device
     now = timezone.now()
     holders = _holders({row.held_by for row in rows if row.held_by}, principal)
     attempts = _attempts({row.held_by for row in rows if row.held_by})
+    others = _foreign_holders({row.held_by for row in rows if "/" in row.held_by}, principal)
     price = _price()
-    return [
+    views = [
         _device_view(row, attempts.get(row.held_by), holders.get(row.held_by), price, now)
         for row in rows
+    ]
+    return [
+        replace(view, foreign_holder=others[view.row.held_by])
+        if view.row.held_by in others
+        else view
+        for view in views
     ]
 
 
@@ -313,6 +336,7 @@ def _with_parts(view: DeviceView, parts: Sequence[DeviceView]) -> DeviceView:
     return DeviceView(
         row=view.row, is_stale=view.is_stale, age_seconds=view.age_seconds, marks=view.marks,
         holder=view.holder, waste=view.waste, parts=tuple(parts),
+        foreign_holder=view.foreign_holder,
     )  # fmt: skip
 
 
@@ -405,6 +429,32 @@ def _holders(workloads: Iterable[str], principal: Principal) -> Mapping[str, Hol
         )
         for attempt in attempts
     }
+
+
+def _foreign_holders(names: Iterable[str], principal: Principal) -> Mapping[str, ForeignHolder]:
+    """Pods of others by `namespace/pod`, with the workload whose name theirs begins with."""
+    pods = [
+        (name, *name.split("/", 1))
+        for name in names
+        if principal.may(Permission.VIEW, namespace=name.split("/", 1)[0])
+    ]
+    if not pods:
+        return {}
+    rows = ClusterWorkload.objects.filter(
+        namespace__in={namespace for _, namespace, _ in pods}, gpus__gt=0
+    ).values_list("namespace", "name", "kind", "uid")
+    known: dict[str, list[tuple[str, str, UUID]]] = {}
+    for namespace, name, kind, uid in rows:
+        known.setdefault(namespace, []).append((name, kind, uid))
+    found = {}
+    for held_by, namespace, pod in pods:
+        whose = [one for one in known.get(namespace, ()) if f"{pod}-".startswith(f"{one[0]}-")]
+        other = ForeignHolder(namespace=namespace, pod=pod)
+        if whose:
+            name, kind, uid = max(whose, key=lambda one: len(one[0]))
+            other = replace(other, workload_uid=uid, workload=f"{kind} {name}")
+        found[held_by] = other
+    return found
 
 
 def _models(attempts: Sequence[Attempt]) -> Mapping[str, dict[str, str]]:

@@ -11,12 +11,18 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.utils import timezone
 
+from agents.catalogue.reading import scan_cluster
 from agents.cluster import get_cluster
 from agents.domain.documents import load_documents
 from agents.domain.manifest import parse_agent
 from agents.gpus.domain import DeviceKind, Reading, Sample, Throttle
+from agents.models import ClusterWorkload
+from agents.services.catalogue import record_scan
 from agents.services.gpus import record_sample
 from agents.services.registry import register_agent
+from agents.services.survey import note_heard, record_foreign
+from agents.survey.devices import by_node, declared
+from agents.survey.domain import NodeFact, fleet_of
 from goals.domain.manifest import parse_goal
 from goals.models import Goal
 from goals.services.apply import apply_goal
@@ -33,6 +39,16 @@ from lineage.domain import Actor, ActorKind, ArtifactKind
 from lineage.models import Artifact
 from lineage.services.artifacts import Origin, Upload, push_artifact, recall_artifact
 from lineage.telemetry import get_telemetry
+from tests.agents.cluster_objects import (
+    Listed,
+    account,
+    bound,
+    cron,
+    pod,
+    pods,
+    workload,
+)
+from tests.agents.cluster_objects import role as rbac_role
 from tests.otlp_exports import batch, span
 from tests.towers import AGENT, GOAL, Tower
 
@@ -54,7 +70,7 @@ def fill() -> dict[str, Any]:
     tower = Tower(roles, SimpleNamespace(telemetry=get_telemetry(), cluster=get_cluster()))
     goal = _goals(tower)
     _gpus(tower.attempts(goal)[0].workload)
-    facts = {**_ids_of(tower, goal), **_artifacts(goal), **_policies()}
+    facts = {**_ids_of(tower, goal), **_artifacts(goal), **_policies(), **_catalogue()}
     create_token(people["ada"], principal=principal_of(people["ada"]), name="pipeline")
     make_checkpoint()
     sessions = {name: _session(user) for name, user in people.items()}
@@ -175,6 +191,35 @@ def _gpus(workload: str) -> None:
         record_sample(Sample(node="n1", at=at, driver_version="550.1", devices=devices,
                              held_by={"GPU-b": workload}))  # fmt: skip
     record_sample(Sample(node="n2", at=now - dt.timedelta(minutes=9), devices=(slot,)))
+
+
+def _catalogue() -> dict[str, str]:
+    """What of a cluster looks like an agent, what does not, and who holds a GPU of it."""
+    now = timezone.now()
+    listed = Listed(
+        workload("Deployment", "support-bot", namespace="default", env=("OPENAI_API_KEY",)),
+        workload("StatefulSet", "train", namespace="default", gpus=2, account="trainer"),
+        cron("nightly-agent", "0 2 * * *", namespace="default", image="langchain/langgraph:1"),
+        workload("Deployment", "web", namespace="default", account="web"),
+        account("trainer", namespace="default"),
+        rbac_role("maker", {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]},
+             namespace="default"),
+        bound("maker", to="trainer", namespace="default"),
+    )  # fmt: skip
+    running = pods(
+        pod("train-0", namespace="default", owner=("StatefulSet", "train"), gpus=2, node="n3"),
+        pod("stuck", namespace="default", phase="Pending", gpus=1),
+    )
+    node = NodeFact(name="n3", gpus={"nvidia.com/gpu": 4}, product="NVIDIA-H100")
+    fleet = fleet_of([node], running)
+    record_foreign(fleet.foreign, at=now)
+    record_scan(scan_cluster(listed, pods=running), cluster="prod", at=now)
+    note_heard(cluster="prod", at=now, fleet=fleet)
+    record_sample(declared(node, by_node(running)["n3"], at=now))
+    found = {
+        row.name: str(row.pk) for row in ClusterWorkload.objects.exclude(kind="ServiceAccount")
+    }
+    return {"workload": found["support-bot"], "quiet_workload": found["web"]}
 
 
 def _ids_of(tower: Tower, goal: Goal) -> dict[str, str]:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from agents.domain.documents import load_documents
 from agents.domain.manifest import parse_agent
-from agents.models import Attempt
+from agents.models import Attempt, ClusterWorkload
 from agents.services.identity import AUDIENCE, exchange_join_token, join_token_of
 from agents.services.registry import register_agent
 from goals.domain.killing import KillScope
@@ -71,6 +71,7 @@ class World:
     session: PersonSession  # theirs too
     switch: KillSwitch  # thrown over an agent that is not there
     delegation: Delegation  # among people who ask for nothing
+    workload: ClusterWorkload  # of the cluster, not ours
     users: dict[str, User]
     bearers: dict[str, str] = field(default_factory=dict)
 
@@ -88,6 +89,7 @@ class World:
             "kill": self.switch,
             "kill-switches": self.switch,
             "delegations": self.delegation,
+            "catalogue": self.workload,
         }
         if name == "uid":
             kind = "delegations" if "delegations" in parts else parts[0]
@@ -167,6 +169,15 @@ def make_world(tower: Tower) -> World:
             delegate=User.objects.create_user("nobody-else"),
             namespace="default",
             ends_at=timezone.now() + YEAR,
+        ),
+        workload=ClusterWorkload.objects.create(
+            kind="Deployment",
+            namespace="default",
+            name="helper",
+            score=70,
+            is_listed=True,
+            images=["registry.example/helper:1"],
+            service_account="default",
         ),
         session=PersonSession.objects.create(user=nobody, session_key="theirs", device="Firefox"),
         users=users,

@@ -3,17 +3,21 @@
 import os
 import signal
 import socket
+import threading
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agents.cluster.kubernetes.api import KubernetesApi, RateLimit
+from agents.survey.surveyor import Survey
 from console.tower.programs import show_at_work
 from goals.operator.election import Election
 from goals.operator.program import Operator
 
 PREFIX = "kubernetes:"
+# Of the survey alone, so that what people wait for never stands behind its lists.
+SURVEY_RATE = 80
 
 
 class ShownElection(Election):
@@ -57,6 +61,13 @@ class Command(BaseCommand):
         identity = f"{socket.gethostname()}_{os.getpid()}"
         election = ShownElection(api, identity=identity, namespace=options["namespace"])
         operator = Operator(api, election=election)
+        context = url.removeprefix(PREFIX)
+        survey = Survey(
+            KubernetesApi(context, limit=RateLimit(per_second=SURVEY_RATE, burst=2 * SURVEY_RATE)),
+            cluster=context,
+            is_leader=election.is_leader,
+        )
+        threading.Thread(target=survey.run, daemon=True, name="survey").start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: operator.stop())
         operator.run()

@@ -1,0 +1,1 @@
+"""The catalogue: what of a cluster looks like an agent, why, and what its registration would be."""
