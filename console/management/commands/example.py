@@ -35,7 +35,10 @@ GOAL_FILES = ("goal.yaml", "rogue-fine-tune.yaml")
 
 
 class Command(BaseCommand):
-    """`manage.py example`: safe to repeat; Goals are applied on the first run only."""
+    """`manage.py example`: safe to repeat; Goals are applied on the first run only.
+
+    Where the cluster is Kubernetes no Goal is applied: `kubectl apply -f` does that.
+    """
 
     help = "Set up the checkout example."
 
@@ -48,6 +51,10 @@ class Command(BaseCommand):
                 register_agent(parse_agent(document), actor=team.actor)
         if current_release(NAMESPACE, service=SERVICE, environment=PRODUCTION) is None:
             _release_first_model(team)
+        if settings.CLUSTER_URL.startswith("kubernetes:"):
+            # There people ask with kubectl; a Goal of ours of that name would be in their way.
+            print(f"apply a Goal: kubectl apply -f {FOLDER / GOAL_FILES[0]}")
+            return
         for name in GOAL_FILES:
             for document in _documents(name):
                 manifest = parse_goal(document)
