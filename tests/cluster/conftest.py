@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.cluster.base import WorkloadPhase, WorkloadSpec, WorkloadStatus
+from agents.cluster.base import Cluster, WorkloadPhase, WorkloadSpec, WorkloadStatus
 from agents.cluster.kubernetes.api import KubernetesApi
 from agents.cluster.kubernetes.cluster import KubernetesCluster
 from tests.cluster.control_plane import (
@@ -148,15 +148,24 @@ class Stand:
             time.sleep(0.1)
 
     def close(self) -> None:
-        for status in self.cluster.list():
-            self.cluster.delete(status.name, grace_seconds=0)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while any(not status.is_finished for status in self.cluster.list()):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        for status in self.cluster.list():
-            self.cluster.forget(status.name)
+        clear_namespace(self.cluster, self.namespace)
         self.api.close()
+
+
+def clear_namespace(cluster: Cluster, namespace: str) -> None:
+    """End and forget every attempt of a namespace."""
+
+    def attempts() -> list[WorkloadStatus]:
+        return [status for status in cluster.list() if status.namespace == namespace]
+
+    for status in attempts():
+        cluster.delete(status.name, grace_seconds=0)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(not status.is_finished for status in attempts()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for status in attempts():
+        cluster.forget(status.name)
 
 
 @pytest.fixture

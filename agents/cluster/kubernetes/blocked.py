@@ -14,7 +14,7 @@ from agents.cluster.base import Blockage, Holder, WorkloadPhase, WorkloadStatus
 from agents.cluster.kubernetes.api import KubernetesApi, ObjectAbsent, object_path
 from agents.cluster.kubernetes.nodes import PODS
 from agents.cluster.kubernetes.occupancy import diagnose, holders_of
-from agents.cluster.kubernetes.reading import DISRUPTED, disruption_of
+from agents.cluster.kubernetes.reading import DISRUPTED
 
 Object = Mapping[str, Any]
 
@@ -48,10 +48,12 @@ class Blockages:
         self._monotonic = monotonic
         self._snapshot: Snapshot | None = None
 
-    def of(self, status: WorkloadStatus, pods: Sequence[Object]) -> Blockage | None:
+    def of(
+        self, status: WorkloadStatus, pods: Sequence[Object], *, disruption: Mapping[str, str]
+    ) -> Blockage | None:
         """What keeps it from running, or what ended it; None when there is nothing to say."""
         if status.phase is WorkloadPhase.FAILED:
-            return self._ended(pods) if status.reason in DISRUPTED else None
+            return self._ended(disruption) if disruption.get("reason") in DISRUPTED else None
         if status.phase is not WorkloadPhase.PENDING or not status.reason:
             return None
         match status.reason:
@@ -95,26 +97,24 @@ class Blockages:
         if waiting is None or status.reason == "SchedulingGated":
             return Blockage(_clause(status.message))
         now = self._seen()
-        found = diagnose(waiting, now.nodes, now.pods)
+        own = waiting["metadata"]["uid"]
+        others = [pod for pod in now.pods if pod["metadata"]["uid"] != own]
+        found = diagnose(waiting, now.nodes, others)
         if found is None:
             return Blockage(f"the scheduler: {_clause(status.message)}")
         if not found.resource:
             return Blockage(found.what)
-        return Blockage(found.what, holders_of(now.pods, found.resource, on=found.on))
+        return Blockage(found.what, holders_of(others, found.resource, on=found.on))
 
-    def _ended(self, pods: Sequence[Object]) -> Blockage | None:
+    def _ended(self, disruption: Mapping[str, str]) -> Blockage:
         """What ended the attempt's pod from outside, and who has its place where one took it."""
-        pod = next((one for one in pods if disruption_of(one)), None)
-        if pod is None:
-            return None
-        reason, message = disruption_of(pod) or ("", "")
-        node = pod["spec"].get("nodeName") or "its node"
-        what = DISRUPTED[reason].format(node=node) + (f" ({_clause(message)})" if message else "")
+        reason, message, node = (disruption[key] for key in ("reason", "message", "node"))
+        what = DISRUPTED[reason].format(node=node or "its node")
+        what += f" ({_clause(message)})" if message else ""
         if reason != "PreemptionByScheduler":
             return Blockage(what)
-        rank = int(pod["spec"].get("priority") or 0)
-        path = f"/{PODS}"
-        beside = self._api.items(path, fieldSelector=f"spec.nodeName={node},{BUSY}")
+        rank = int(disruption["priority"])
+        beside = self._api.items(f"/{PODS}", fieldSelector=f"spec.nodeName={node},{BUSY}")
         above = [one for one in beside if int(one["spec"].get("priority") or 0) > rank]
         return Blockage(what, _uncounted(holders_of(above, "pods")), verb="its place went to")
 

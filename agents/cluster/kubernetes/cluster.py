@@ -37,7 +37,7 @@ from agents.cluster.kubernetes.objects import (
     job,
     secret,
 )
-from agents.cluster.kubernetes.reading import instant, is_over, pod_run, read_status
+from agents.cluster.kubernetes.reading import disruption_of, instant, is_over, pod_run, read_status
 from agents.cluster.kubernetes.record import (
     DELETE,
     EXHAUSTED,
@@ -153,7 +153,11 @@ class KubernetesCluster:
         status = self._settle(found, pods)
         if status is None:
             return None
-        return replace(status, blockage=self._blockages.of(status, pods))
+        record = read_record(found)
+        ended = record.disruption if record else {}
+        disruption = ended or next(filter(None, map(disruption_of, pods)), {})
+        blockage = self._blockages.of(status, pods, disruption=disruption)
+        return replace(status, blockage=blockage)
 
     def list(self) -> Sequence[WorkloadStatus]:
         """Every attempt of ours, in every namespace; what was deleted a day ago is forgotten."""
@@ -357,6 +361,7 @@ class KubernetesCluster:
                 record.gpu_ids = [slot_id(node, run.uid, index) for index in range(record.gpus)]
             if is_over(pod):
                 record.stopped_ms[run.uid] = run.running_ms(now)
+                record.disruption = disruption_of(pod)
             else:
                 running_ms += run.running_ms(now)
         if record.wants == RUN and record.allowance_ms is not None and record.gpus:

@@ -88,6 +88,7 @@ def backstop_seconds(record: Record, *, waited_seconds: float = 0.0) -> int | No
 
 def _template(spec: WorkloadSpec) -> Object:
     limits: Object = {}
+    priority = {"priorityClassName": spec.priority_class} if spec.priority_class else {}
     if spec.gpus:
         limits[GPU_RESOURCE] = str(spec.gpus)
     if spec.memory_bytes:
@@ -100,6 +101,7 @@ def _template(spec: WorkloadSpec) -> Object:
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": TERMINATION_SECONDS,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            **priority,
             "volumes": token_volumes(spec),
             "containers": [
                 {

@@ -147,19 +147,19 @@ def _amounts(written: Mapping[str, Any]) -> dict[str, Fraction]:
 
 
 def _keeps_out(node: Object, pod: Object) -> str:
-    """Why the node takes no such pod, as an ending of "1 …"; "" when it would."""
+    """Why the node takes no such pod, as an ending of "2 …"; "" when it would."""
     spec = node.get("spec") or {}
     if spec.get("unschedulable"):
-        return "is cordoned"
+        return "cordoned"
     tolerations = (pod.get("spec") or {}).get("tolerations") or []
     for taint in spec.get("taints") or []:
         if taint.get("effect") in KEEPS_OUT and not any(_tolerates(t, taint) for t in tolerations):
             value = f"={taint['value']}" if taint.get("value") else ""
-            return f"has taint {taint['key']}{value}:{taint['effect']}"
+            return f"with taint {taint['key']}{value}:{taint['effect']}"
     labels = node["metadata"].get("labels") or {}
     selector = (pod.get("spec") or {}).get("nodeSelector") or {}
     if any(labels.get(key) != value for key, value in selector.items()):
-        return "has not the labels it asks for"
+        return "without the labels it asks for"
     return ""
 
 

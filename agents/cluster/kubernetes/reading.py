@@ -174,8 +174,9 @@ def _failure(condition: Object, pods: Sequence[Object], record: Record) -> tuple
                 "The cluster ended it at its allowance, since nobody paused it in time."
             )
         return "DeadlineExceeded", "It ran as long as it may."
-    if said := next((said for said in map(disruption_of, pods) if said), None):
-        return said
+    said = record.disruption or next(filter(None, map(disruption_of, pods)), None)
+    if said:
+        return said["reason"], said["message"]
     code = _exit_code(pods)
     if any(_ended(pod).get("reason") == "OOMKilled" for pod in pods):
         return "OutOfMemory", "It used more memory than its limit."
@@ -184,15 +185,18 @@ def _failure(condition: Object, pods: Sequence[Object], record: Record) -> tuple
     return ("Killed" if code > SIGNALLED else "NonZeroExit"), f"It ended with exit code {code}."
 
 
-def disruption_of(pod: Object) -> tuple[str, str] | None:
-    """Why the cluster ended the pod, in its own words; None when it did not."""
-    status = pod.get("status") or {}
+def disruption_of(pod: Object) -> dict[str, str]:
+    """Why the cluster ended the pod, in its own words, and where it ran; {} when it did not."""
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    where = {"node": str(spec.get("nodeName") or ""), "priority": str(spec.get("priority") or 0)}
     for one in status.get("conditions") or []:
         if one.get("type") == "DisruptionTarget" and one.get("status") == "True":
-            return str(one.get("reason", "Disrupted")), str(one.get("message", ""))
+            reason, message = str(one.get("reason", "Disrupted")), str(one.get("message", ""))
+            return {"reason": reason, "message": message, **where}
     if status.get("reason"):  # Evicted, NodeLost, …
-        return str(status["reason"]), str(status.get("message", ""))
-    return None
+        message = str(status.get("message", ""))
+        return {"reason": str(status["reason"]), "message": message, **where}
+    return {}
 
 
 def _waiting(alive: Sequence[Object], events: Sequence[str]) -> tuple[str, str]:

@@ -31,6 +31,9 @@ class Record:
     stopped_ms: dict[str, int] = field(default_factory=dict)
     started_at: str = ""  # of the first pod that ran
     gpu_ids: list[str] = field(default_factory=list)
+    # What the cluster ended the last pod for: reason, message, node and priority of the pod. Kept
+    # here because the pod is gone by the time the Job says that it failed.
+    disruption: dict[str, str] = field(default_factory=dict)
 
     @property
     def stopped_total_ms(self) -> int:
