@@ -37,8 +37,8 @@ def fetch_directly(pod: PodFact) -> bytes:
     connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", PATH, headers={"Accept": "text/plain"})
-        answer = connection.getresponse()
-        content = answer.read(BYTES_MAX + 1)
+        with connection.getresponse() as answer:  # it holds the socket by itself
+            content = answer.read(BYTES_MAX + 1)
     except (OSError, http.client.HTTPException) as error:
         raise ScrapeFailed(f"{pod.exporter} does not answer: {type(error).__name__}") from error
     finally:

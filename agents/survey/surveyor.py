@@ -81,15 +81,15 @@ class Survey:
 
     def run(self) -> None:
         """Survey until stopped."""
-        loops: Sequence[Callable[[], None]] = (
-            self._nodes.run,
-            self._pods.run,
-            lambda: self._every(SCRAPE_SECONDS, self.scrape),
-            lambda: self._every(SCAN_SECONDS, self.scan),
-        )
-        for loop in loops:
-            threading.Thread(target=loop, daemon=True, name="survey").start()
+        self.watch()
+        _in_thread(lambda: self._every(SCRAPE_SECONDS, self.scrape))
+        _in_thread(lambda: self._every(SCAN_SECONDS, self.scan))
         self._every(FLEET_SECONDS, self.step)
+
+    def watch(self) -> None:
+        """Begin to follow nodes and pods."""
+        _in_thread(self._nodes.run)
+        _in_thread(self._pods.run)
 
     def _every(self, seconds: float, look: Callable[[], object]) -> None:
         while not self._stop.is_set():
@@ -195,3 +195,7 @@ class Survey:
         elif self._complaint and not what:
             logger.info("survey: the cluster is heard again")
         self._complaint = what
+
+
+def _in_thread(loop: Callable[[], None]) -> None:
+    threading.Thread(target=loop, daemon=True, name="survey").start()
