@@ -1,6 +1,5 @@
 """The admission process: the server, and the threads that feed and empty it."""
 
-import asyncio
 import logging
 import os
 import signal
@@ -9,14 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
-
-import uvicorn
 
 from agents.admission.app import AdmissionApp
 from agents.admission.draining import Drain
 from agents.admission.keeping import Shown
+from agents.admission.server import DRAIN_SECONDS, AdmissionServer
 from agents.admission.snapshot import Policies, Snapshot
 from agents.admission.spool import Spool
 from agents.cluster.base import ClusterError
@@ -32,10 +30,6 @@ EVALUATION_SECONDS: Final = 1.0
 WORKERS_MIN: Final = 2  # a policy that hangs must not hold up every other review
 SELF_REVIEWS: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 NAME_SECONDS: Final = 60.0
-# Longer than the API server keeps a connection it does not use (90 s), so that it never writes a
-# review into one that is being closed here.
-KEEP_ALIVE_SECONDS: Final = 300
-DRAIN_SECONDS: Final = 5  # what a server that is told to stop gives the reviews it is answering
 READY_SECONDS: Final = 0.2
 
 
@@ -119,7 +113,7 @@ class Program:
             # uvicorn raises the signal that ended it once more: we have more to do then.
             signal.signal(number, lambda *_: None)
         try:
-            _Server(self._config(), self.shown).run()
+            AdmissionServer(self.app, self.shown, host=self.host, port=self.port).run()
         finally:
             self._stop.set()
             for thread in threads:
@@ -129,24 +123,6 @@ class Program:
             self.spool.close()
             self.app.engine.close()
 
-    def _config(self) -> uvicorn.Config:
-        def context(*_: Any) -> Any:
-            return self.shown.context
-
-        return uvicorn.Config(
-            self.app,
-            host=self.host,
-            port=self.port,
-            ssl_context_factory=context,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-
     def _say_ready(self, stop: threading.Event) -> None:
         """Make the file once reviews can be answered, and touch it while they can."""
         assert self.ready_file is not None
@@ -154,19 +130,6 @@ class Program:
             if not self.app.not_ready():
                 self.ready_file.touch()
             stop.wait(READY_SECONDS)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, which tells whoever shows certificates where its handshakes happen."""
-
-    def __init__(self, config: uvicorn.Config, shown: Shown) -> None:
-        super().__init__(config)
-        self._shown = shown
-
-    async def startup(self, sockets: Any = None) -> None:
-        """Begin to listen."""
-        self._shown.loop = asyncio.get_running_loop()
-        await super().startup(sockets)
 
 
 def looks(

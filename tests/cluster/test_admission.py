@@ -1,5 +1,6 @@
 """The webhooks as a real API server asks them: what is refused, changed, kept and survived."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -8,9 +9,19 @@ from typing import Any
 
 import pytest
 
+from agents.admission.persons import REQUESTED_BY
+from agents.cluster.kubernetes.api import KubernetesApi, ObjectConflict, object_path
+from goals.domain.states import Phase
+from goals.models import Goal
+from goals.operator.mirror import GOALS, Mirror
+from governance.access import principal_of
+from governance.domain import ApprovalForbidden, ApprovalState, Role
+from governance.models import Approval, Membership
+from governance.services.approvals import decide_approval
 from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, install_resources, numbers
 from tests.cluster.control_plane import ControlPlane, Refusal
 from tests.cluster.guard import Guard, guard, said
+from tests.towers import Tower
 from tests.with_servers import MissingServer, servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.contract]
@@ -224,3 +235,54 @@ def test_no_secret_of_the_webhooks_is_on_the_disk(watch: Guard) -> None:
         if path.is_file() and b"PRIVATE KEY" in path.read_bytes()
     ]  # fmt: skip
     assert keys == []
+
+
+# --- Persons -------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("twins")
+def test_who_asks_with_kubectl_cannot_approve_in_the_console(
+    plane: ControlPlane, api: KubernetesApi, watch: Guard, shop: str, tower: Tower
+) -> None:
+    agent = tower.register("profiler", produces="report").agent
+    type(agent).objects.update(namespace=shop)
+    goals = f"/apis/orchestration.ai/v1/namespaces/{shop}/goals"
+    spec = {
+        "objective": "p99 latency < 120 ms for /checkout", "budget": "50 GPU-minutes",
+        "agents": ["profiler"], "requireApproval": True,
+    }  # fmt: skip
+    made = plane.request(
+        "POST", goals,
+        {"apiVersion": "orchestration.ai/v1", "kind": "Goal",
+         "metadata": {"name": "faster", "annotations": {REQUESTED_BY: "somebody-else"}},
+         "spec": spec},
+        user="approver",
+    )  # fmt: skip
+    assert made["metadata"]["annotations"][REQUESTED_BY] == "approver"
+    mirror = Mirror(api, get=lambda key: api.get(object_path(GOALS, *key)), put=lambda _: None)
+    row = synced(mirror, shop)
+    assert (row.requested_by, row.editors) == ("approver", [])
+    change = {"spec": {"budget": "60 GPU-minutes"}}
+    plane.request("PATCH", f"{goals}/faster", change, content_type=MERGE, user="admin")
+    row = tower.reconcile(synced(mirror, shop))
+    assert (row.requested_by, row.editors) == ("approver", ["admin"])
+    assert row.phase == Phase.AWAITING_APPROVAL
+    (approval,) = Approval.objects.filter(goal_uid=row.uid, state=ApprovalState.PENDING)
+    approver = tower.people["approver"]
+    Membership.objects.create(user=approver, namespace=shop, role=Role.APPROVER)
+    for person in (approver, tower.people["admin"]):
+        with pytest.raises(ApprovalForbidden, match="four eyes"):
+            decide_approval(
+                approval, principal=principal_of(person), approve=True, reason="Mine.",
+                request_digest=approval.request_digest,
+            )  # fmt: skip
+
+
+def synced(mirror: Mirror, namespace: str) -> Goal:
+    """The row of a Goal, once it says what the resource does."""
+    for _ in range(10):
+        with contextlib.suppress(ObjectConflict):
+            if mirror.sync((namespace, "faster")) is None:
+                break
+    return Goal.objects.get(namespace=namespace)
