@@ -34,7 +34,8 @@ class AgentMirror(Resources):
         status = {**status_of(None, found, [said]), **more}
         if (found.get("status") or {}) == status:
             return
-        metadata = {key: found["metadata"][key] for key in ("name", "namespace")}
+        known = ("name", "namespace", "uid", "resourceVersion")
+        metadata = {key: found["metadata"][key] for key in known}
         body = {
             "apiVersion": API_VERSION, "kind": "Agent", "metadata": metadata, "status": status,
         }  # fmt: skip

@@ -23,8 +23,10 @@ from agents.cluster.kubernetes.api import (
     object_path,
 )
 from agents.domain.problems import ManifestError
+from agents.services.registry import Outcome
 from goals.models import Goal
 from goals.operator.pace import USUAL, Pace
+from goals.operator.persons import asker, editors, is_asked_by
 from goals.operator.resources import (
     AGREED,
     FINALIZER,
@@ -41,6 +43,7 @@ from goals.operator.resources import (
 from goals.services.apply import GoalConflict, apply_goal, delete_goal
 from governance.access import Principal
 from governance.domain import EVERY_NAMESPACE, Permission
+from governance.services.journal import journaled
 from lineage.domain import Actor, ActorKind
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,8 @@ Key = tuple[str, str]
 
 GOALS: Final = "apis/orchestration.ai/v1/goals"
 EVENTS: Final = "api/v1/events"
+# A version that no object ever has: what is applied with it is made, or refused when it is there.
+NEVER: Final = "1"
 STATUS_MANAGER: Final = "clearance-status"
 SPEC_MANAGER: Final = "clearance-console"
 # A deleted resource waits so long for its Goal to land; then it goes, and the row lands alone.
@@ -104,7 +109,7 @@ class Mirror(Resources):
         if seen.goal is None:
             return self._without_row(seen.found)
         if seen.goal.deletion_requested_at is not None:
-            self._api.delete(_path(key), preconditions={"uid": seen.found["metadata"]["uid"]})
+            self._delete(seen.found)
             return self._pace.again
         return self._both(seen.goal, seen.found)
 
@@ -114,9 +119,11 @@ class Mirror(Resources):
         """A Goal made in the console appears in kubectl, where its namespace exists."""
         if goal is None or goal.deletion_requested_at is not None:
             return None
+        wanted = resource_of(goal)
+        wanted["metadata"]["resourceVersion"] = NEVER
+        path = _path((goal.namespace, goal.name))
         try:
-            path = _path((goal.namespace, goal.name))
-            found = self._api.apply(path, resource_of(goal), manager=SPEC_MANAGER)
+            found = self._api.apply(path, wanted, manager=SPEC_MANAGER, is_forced=False)
         except ObjectAbsent:
             return ABSENT_SECONDS  # no such namespace in this cluster, or not yet
         self._put(found)
@@ -126,10 +133,10 @@ class Mirror(Resources):
     def _without_row(self, found: Object) -> float | None:
         """A resource applied with kubectl becomes a Goal; one whose Goal was deleted goes, too."""
         if _is_leftover(found):
-            self._api.delete(_path(_key(found)), preconditions={"uid": found["metadata"]["uid"]})
+            self._delete(found)
             return self._pace.again
         found = self._guard(found)
-        goal = self._apply(found)
+        goal = self._apply(found, None)
         if goal is None:
             return self._pace.refused
         self._agree(goal, found)
@@ -140,8 +147,9 @@ class Mirror(Resources):
         if FINALIZER not in (found["metadata"].get("finalizers") or []):
             return None
         agreed = read_agreement(found)
-        if goal is not None and _came_from(goal, agreed):
+        if goal is not None and _came_from(goal, agreed, found):
             if goal.deletion_requested_at is None:
+                self._check_fresh(found)
                 delete_goal(goal, principal=OPERATOR)
             waited = timezone.now() - _instant(found["metadata"]["deletionTimestamp"])
             if waited.total_seconds() < LANDING_SECONDS:
@@ -167,8 +175,9 @@ class Mirror(Resources):
             self._agree(goal, found, conflict=_kept_conflict(goal, found))
             return None
         last = agreed.digest if agreed and agreed.uid == str(goal.uid) else None
-        if last == row:  # only the resource has changed
-            changed = self._apply(found)
+        is_row_as_agreed = last == row and agreed and agreed.generation == goal.generation
+        if is_row_as_agreed:  # only the resource has changed
+            changed = self._apply(found, goal)
             if changed is None:
                 return self._pace.refused
             self._agree(changed, found)
@@ -188,16 +197,20 @@ class Mirror(Resources):
             f"{lost.objective.text!r}, budget {lost.budget_text!r}, agents "
             f"{', '.join(lost.agents[:20])}. Apply it again if it is still wanted."
         )
-        self._event(found, "Conflict", said, kind="Warning", about=str(goal.generation))
         conflict = condition("Synced", False, "Conflict", said)
         found = self._tell(goal, found, [*_accepted(), conflict])  # before anything is lost
+        self._event(found, "Conflict", said, kind="Warning", about=str(goal.generation))
         self._agree(goal, self._overwrite(goal, found), conflict=conflict)
         return None
 
-    def _apply(self, found: Object) -> Goal | None:
-        """Apply the resource to its row; None, and a condition, when it is refused."""
+    def _apply(self, found: Object, goal: Goal | None) -> Goal | None:
+        """Apply the resource to its row; None, and a condition, when it is refused.
+
+        Raises ObjectConflict when either side is no longer what was seen.
+        """
+        self._check_fresh(found)
         try:
-            return apply_goal(manifest_of(found), principal=OPERATOR).goal
+            return _change_row(found, goal)
         except ManifestError as error:
             reason, said = "Invalid", str(error)
         except GoalConflict as error:
@@ -217,6 +230,18 @@ class Mirror(Resources):
             return found
         return self._merge(found, {"finalizers": [*finalizers, FINALIZER]})
 
+    def _check_fresh(self, found: Object) -> None:
+        """Before a row is changed: what was heard of the resource is what it is now."""
+        now = self._api.get(_path(_key(found)))
+        if now["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+            self._put(now)
+            raise ObjectConflict("the resource has changed since it was heard of.")
+
+    def _delete(self, found: Object) -> None:
+        metadata = found["metadata"]
+        seen = {name: metadata[name] for name in ("uid", "resourceVersion")}
+        self._api.delete(_path(_key(found)), preconditions=seen)
+
     def _release(self, found: Object) -> None:
         left = [one for one in found["metadata"].get("finalizers") or [] if one != FINALIZER]
         try:
@@ -233,7 +258,8 @@ class Mirror(Resources):
 
     def _overwrite(self, goal: Goal, found: Object) -> Object:
         wanted = resource_of(goal)
-        wanted["metadata"]["uid"] = found["metadata"]["uid"]
+        for name in ("uid", "resourceVersion"):
+            wanted["metadata"][name] = found["metadata"][name]
         written = self._api.apply(_path(_key(found)), wanted, manager=SPEC_MANAGER)
         self._put(written)
         return written
@@ -256,7 +282,9 @@ class Mirror(Resources):
         metadata = found["metadata"]
         body = {
             "apiVersion": found["apiVersion"], "kind": found["kind"],
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "metadata": {
+                name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")
+            },
             "status": status,
         }  # fmt: skip
         path = f"{_path(_key(found))}/status"
@@ -300,10 +328,30 @@ class Mirror(Resources):
             logger.info("event not written: %s", error)
 
 
-def _came_from(goal: Goal, agreed: Agreement | None) -> bool:
+def _change_row(found: Object, seen: Goal | None) -> Goal:
+    """Apply the resource to the row, if that is still the one that was seen."""
+    with journaled():
+        if _is_other(_row(_key(found)), seen):
+            raise ObjectConflict("the row has changed since it was looked at.")
+        who = asker(found, fallback=OPERATOR, is_new=seen is None)
+        applied = apply_goal(manifest_of(found), principal=who, editors=editors(found))
+        if seen is None and applied.outcome is not Outcome.CREATED:
+            raise ObjectConflict("the row was made meanwhile.")
+        return applied.goal
+
+
+def _is_other(now: Goal | None, seen: Goal | None) -> bool:
+    if now is None or seen is None:
+        return now is not seen
+    return (now.uid, now.generation, now.labels, now.annotations) != (
+        seen.uid, seen.generation, seen.labels, seen.annotations
+    )  # fmt: skip
+
+
+def _came_from(goal: Goal, agreed: Agreement | None, found: Object) -> bool:
     """Is the row this resource's? Before they agreed, only one made of a resource can be."""
     if agreed is None:
-        return goal.requested_by == OPERATOR.username
+        return goal.requested_by == OPERATOR.username or is_asked_by(goal, found)
     return agreed.uid == str(goal.uid)
 
 

@@ -54,9 +54,10 @@ class Operator:
             for kind, path in (("goals", GOALS), ("agents", AGENTS))
         }
         goals, agents = self._informers["goals"], self._informers["agents"]
+        writing = api.fenced(election.is_leader)
         self._mirrors = {
-            "goals": Mirror(api, get=goals.get, put=goals.put, pace=pace),
-            "agents": AgentMirror(api, get=agents.get, put=agents.put, pace=pace),
+            "goals": Mirror(writing, get=goals.get, put=goals.put, pace=pace),
+            "agents": AgentMirror(writing, get=agents.get, put=agents.put, pace=pace),
         }
 
     def stop(self) -> None:

@@ -1,5 +1,6 @@
 """The Kubernetes API as JSON: one call, one timeout, our errors. Loaded only when it is used."""
 
+import copy
 import json
 import threading
 import time
@@ -19,7 +20,14 @@ from agents.cluster.base import ClusterError, ClusterUnavailable
 IN_POD: Final = frozenset({"", "in-cluster"})  # of CLUSTER_URL=kubernetes:…
 # Where every pod finds its credentials (Kubernetes, "Accessing the Kubernetes API from a Pod").
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-TIMEOUT_SECONDS: Final = (5.0, 10.0)  # to connect, to answer
+# To connect, to be silent. Connecting ends before another operator may lead (see `Election`).
+TIMEOUT_SECONDS: Final = (2.5, 10.0)
+TOTAL_SECONDS: Final = 30.0  # for a whole answer: one that drips would never be silent
+RETRY_AFTER_MAX_SECONDS: Final = 600.0  # nobody means a day
+# Of a client that names no limit: well below what an API server grants one user by default.
+REQUESTS_PER_SECOND: Final = 100.0
+BURST: Final = 200
+CHUNK: Final = 1 << 16
 PAGE: Final = 500  # objects of one list request, as kubectl asks
 FIELD_MANAGER: Final = "clearance"
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -51,6 +59,10 @@ class TooManyRequests(ClusterUnavailable):
     def __init__(self, text: str, *, seconds: float) -> None:
         super().__init__(text)
         self.seconds = seconds
+
+
+class NotOurs(ClusterError):
+    """Another operator leads: nothing was written."""
 
 
 class RateLimit:
@@ -94,15 +106,25 @@ class KubernetesApi:
         config_file: str | None = None,
         limit: RateLimit | None = None,
         timeouts: tuple[float, float] = TIMEOUT_SECONDS,
+        total_seconds: float = TOTAL_SECONDS,
         account: Path = ACCOUNT,
     ) -> None:
-        """`timeouts` are seconds to connect, and to answer; `account` is a pod's directory."""
+        """`timeouts` are seconds to connect, and to be silent; `account` is a pod's directory."""
         self._account = account
         self._context = context
         self._config_file = config_file
-        self._limit = limit
+        self._limit = limit or RateLimit(per_second=REQUESTS_PER_SECOND, burst=BURST)
         self._timeouts = timeouts
+        self._total_seconds = total_seconds
+        self._may_write: Callable[[], bool] = lambda: True
+        self._connecting = threading.Lock()
         self._client: Any = None
+
+    def fenced(self, may_write: Callable[[], bool]) -> "KubernetesApi":
+        """The same way under the same limit, but nothing is written once `may_write` says no."""
+        fenced = copy.copy(self)
+        fenced._may_write = may_write
+        return fenced
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -171,9 +193,15 @@ class KubernetesApi:
         finally:
             answer.response.close()
 
-    def apply(self, path: str, body: Object, *, manager: str = FIELD_MANAGER) -> Object:
-        """Server-side apply: the fields of `body` are the manager's, and no others are touched."""
-        query: dict[str, str | int] = {"fieldManager": manager, "force": "true"}
+    def apply(
+        self, path: str, body: Object, *, manager: str = FIELD_MANAGER, is_forced: bool = True
+    ) -> Object:
+        """Server-side apply: the fields of `body` are the manager's, and no others are touched.
+
+        With a resourceVersion in it, only if that is the current one; unless forced, no field is
+        taken from another manager. Raises ObjectConflict.
+        """
+        query = {"fieldManager": manager, "force": str(is_forced).lower()}
         return self._json("PATCH", path, body=body, query=query, content_type=APPLY_PATCH)
 
     def create(self, path: str, body: Object) -> Object:
@@ -236,11 +264,22 @@ class KubernetesApi:
         content_type: str = JSON,
     ) -> bytes:
         answer = self._call(method, path, query=query, body=body, content_type=content_type)
+        return self._read(answer.response)
+
+    def _read(self, response: Any) -> bytes:
+        """A whole answer, within its time."""
+        deadline = time.monotonic() + self._total_seconds
+        content = bytearray()
         try:
-            content: bytes = answer.read()
+            while piece := response.read1(CHUNK):
+                content += piece
+                if time.monotonic() > deadline:
+                    response.close()
+                    raise ClusterUnavailable(f"{self._name()} answers too slowly.")
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unreachable(error) from error
-        return content
+        response.release_conn()
+        return bytes(content)
 
     def _call(
         self,
@@ -254,8 +293,9 @@ class KubernetesApi:
     ) -> Any:
         """The answer, its body not read yet."""
         api = self._connected()
-        if self._limit is not None:
-            self._limit.wait()
+        self._limit.wait()
+        if method != "GET" and not self._may_write():
+            raise NotOurs(f"{method} {path} was not sent: another operator leads.")
         try:
             asked = api.param_serialize(  # reads the token, which a pod's kubelet renews
                 method,
@@ -271,10 +311,7 @@ class KubernetesApi:
         except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
             raise self._unreachable(error) from error
         if not 200 <= answer.status < 300:
-            try:
-                said = answer.read()
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._unreachable(error) from error
+            said = self._read(answer.response)
             raise self._refusal(answer.status, method, path, said, answer.response.headers)
         return answer
 
@@ -295,27 +332,40 @@ class KubernetesApi:
                 return ObjectRefused(said)
             case 410:
                 return WatchExpired(said)
-            case 429:
-                return TooManyRequests(said, seconds=_seconds((headers or {}).get("Retry-After")))
             case 401:
                 self.close()  # the next call reads the credentials anew
                 return ClusterUnavailable(f"{self._name()} does not know us: {said}")
+        wait = (headers or {}).get("Retry-After")
+        if status == 429 or wait:
+            return TooManyRequests(f"{self._name()}: {said}", seconds=_seconds(wait))
         return ClusterUnavailable(f"{self._name()}: {said}")
 
     def _connected(self) -> Any:
-        if self._client is None:
-            try:
-                if self._context in IN_POD:
-                    self._client = _pod_client(self._account)
-                else:
-                    self._client = config.new_client_from_config(  # type: ignore[no-untyped-call]
-                        config_file=self._config_file, context=self._context
-                    )
-            except (ConfigException, OSError) as error:
-                raise ClusterUnavailable(
-                    f"CLUSTER_URL: {self._name()} cannot be used: {error}. {self._remedy()}"
-                ) from error
-        return self._client
+        with self._connecting:
+            if self._client is None:
+                try:
+                    self._client = self._connect()
+                except (ConfigException, OSError) as error:
+                    raise ClusterUnavailable(
+                        f"CLUSTER_URL: {self._name()} cannot be used: {error}. {self._remedy()}"
+                    ) from error
+            return self._client
+
+    def _connect(self) -> Any:
+        settings = client.Configuration()
+        # Our own callers try again, within the limit and after the wait the server asks for.
+        settings.retries = urllib3.Retry(
+            0, redirect=0, status=0, respect_retry_after_header=False, raise_on_status=False
+        )
+        if self._context in IN_POD:
+            _load_pod(settings, self._account)
+        else:
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=self._config_file,
+                context=self._context,
+                client_configuration=settings,
+            )
+        return client.ApiClient(settings)
 
     def _name(self) -> str:
         if self._context in IN_POD:
@@ -331,16 +381,14 @@ class KubernetesApi:
         return "See `kubectl config get-contexts`."
 
 
-def _pod_client(account: Path) -> Any:
-    """A client for the cluster of this pod; it reads the token anew each minute.
+def _load_pod(settings: Any, account: Path) -> None:
+    """Settings for the cluster of this pod; the token is read anew each minute.
 
     Raises ConfigException, OSError where this is no pod.
     """
-    settings = client.Configuration()
     InClusterConfigLoader(  # type: ignore[no-untyped-call]
         token_filename=str(account / "token"), cert_filename=str(account / "ca.crt")
     ).load_and_set(settings)
-    return client.ApiClient(settings)
 
 
 def object_path(collection: str, namespace: str, name: str = "") -> str:
@@ -365,7 +413,7 @@ def _event(line: bytes) -> Object:
 
 
 def _seconds(text: str | None) -> float:
-    return float(text) if text and text.isdecimal() else 1.0
+    return min(float(text), RETRY_AFTER_MAX_SECONDS) if text and text.isdecimal() else 1.0
 
 
 def _message(body: str) -> str:
