@@ -207,7 +207,7 @@ class LocalCluster:
             gone = self._draft_path(name)
             with contextlib.suppress(FileNotFoundError):  # somebody else forgot it first
                 os.rename(directory.path, gone)
-                shutil.rmtree(gone, ignore_errors=True)
+                _remove_tree(gone)
 
     # --- what is ---------------------------------------------------------------------------------
 
@@ -349,7 +349,7 @@ class LocalCluster:
             path = self._workloads / entry
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > DRAFT_MAX_AGE_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove_tree(path)
 
     def _look_at_control_plane(self) -> None:
         """Remember that the control plane was there, for workloads that it outlives by seconds."""
@@ -424,6 +424,23 @@ class LocalCluster:
             record.mark_killed(self.clock())
         directory.write_record(record)
         return False
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a directory; an agent's program may have left folders that nobody may look into.
+
+    What cannot be removed is tried again by the next sweep.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    if not path.exists():
+        return
+    for folder, names, _ in os.walk(path):  # each folder is opened before it is walked into
+        for name in names:
+            inner = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                if not os.path.islink(inner):
+                    os.chmod(inner, DIRECTORY_MODE)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _first_record(launch: Launch) -> Record:

@@ -1,7 +1,9 @@
 """Pages of the fleet: registered agents and one attempt."""
 
+import datetime as dt
 from uuid import UUID
 
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -96,6 +98,8 @@ def attempt_detail(request: HttpRequest, uid: UUID) -> HttpResponse:
         "metering": metering_word(attempt, gpu_sources()),
         "output": output,
         "output_bytes": output_bytes,
+        "is_forgotten": _is_forgotten(attempt),
+        "kept_seconds": settings.WORKLOAD_RETENTION_SECONDS,
         "entries": list(entries.order_by("-created_at")[:PAGE_SIZE]),
         "artifacts": list(Artifact.objects.filter(attempt_uid=attempt.uid)[:PAGE_SIZE]),
         "outputs": list(attempt.outputs.order_by("name")),
@@ -122,6 +126,12 @@ def output_tail(attempt: Attempt) -> tuple[str | None, int | None]:
     except ClusterError:
         return None, None
     return raw.decode("utf-8", errors="replace"), max(status.output_bytes, len(raw))
+
+
+def _is_forgotten(attempt: Attempt) -> bool:
+    """Whether what its program printed is no longer kept by intention."""
+    kept = dt.timedelta(seconds=settings.WORKLOAD_RETENTION_SECONDS)
+    return attempt.finished_at is not None and attempt.finished_at < timezone.now() - kept
 
 
 def _identity_word(attempt: Attempt, svids: list[IssuedSvid]) -> str:

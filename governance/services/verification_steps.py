@@ -1,5 +1,7 @@
 """Verification of a long journal in bounded steps, each going on where the last one stopped."""
 
+import datetime as dt
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +20,12 @@ from lineage.merkle import node_hash
 from lineage.signing import get_signer
 from lineage.signing.base import Signer
 
+logger = logging.getLogger(__name__)
+
 RECORDS_PER_STEP = 100_000  # at most; the clock usually ends a step before
 SECONDS_PER_STEP = 3.0  # a person waits for it
+SECONDS_PER_TURN = 10.0  # nobody waits for the schedule, but other tasks do
+FRESH_AFTER = dt.timedelta(days=1)  # what was found to hold may have been changed since
 RECORDS_PER_READ = 2_000
 
 
@@ -100,6 +106,24 @@ def verify_further(
     if walk.flaw is None and head is not None and walk.frontier.size == size:
         walk.flaw = _head_flaw(walk, head)
     return _keep(begun, walk, size)
+
+
+def verify_on_schedule(
+    *, now: dt.datetime | None = None, seconds: float = SECONDS_PER_TURN
+) -> JournalCheck:
+    """One turn of the scheduled verification: go on, or begin at record 0 again after a day.
+
+    A pass over the whole journal is finished before the next one begins. A flaw stays as it was
+    found until a person begins afresh; it is logged once.
+    """
+    before, now = current_check(), now or timezone.now()
+    is_finished = before.whole_at is not None and before.whole_at >= before.started_at
+    is_old = now - before.started_at >= FRESH_AFTER
+    is_fresh = is_finished and is_old and before.flaw_seq is None
+    check = verify_further(is_fresh=is_fresh, seconds=seconds)
+    if check.flaw_seq is not None and before.flaw_seq is None:
+        logger.error("the journal does not hold at record %s: %s", check.flaw_seq, check.flaw_why)
+    return check
 
 
 def _read_on(walk: _Walk, end: int, signer: Signer) -> None:

@@ -1,5 +1,6 @@
 """Pages of the audit: search of the journal, the state of its chain, verification of packs."""
 
+import datetime as dt
 import hashlib
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,7 @@ from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
@@ -43,6 +45,7 @@ COLUMNS = {
         "goal_uid", "hash",
     )
 }  # fmt: skip
+LATE_AFTER = dt.timedelta(minutes=10)  # the schedule verifies every minute
 EXAMPLES = (
     "action:release.*",
     "actor:agent created:24h",
@@ -231,5 +234,6 @@ def _chain(principal: Principal) -> dict[str, Any]:
         "beyond": size - (checkpoint.size if checkpoint else 0),
         "check": check,
         "unchecked": max(size - check.size, 0),
+        "is_late": check.checked_at is not None and timezone.now() - check.checked_at > LATE_AFTER,
         "may_check": principal.namespaces(Permission.AUDIT) != frozenset(),
     }

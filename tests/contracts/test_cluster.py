@@ -1,5 +1,6 @@
 """What every cluster does: run on the twin and on real processes of this machine."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,9 @@ class MemoryHarness:
         self.cluster.advance(10)
         return self.cluster.now.hour < 1
 
+    def left_behind(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         pass
 
@@ -63,6 +67,9 @@ class LocalHarness:
     def wait(self) -> bool:
         time.sleep(0.01)
         return time.monotonic() < self.give_up_at
+
+    def left_behind(self) -> list[str]:
+        return sorted(os.listdir(self.workloads))
 
     def close(self) -> None:
         for status in self.cluster.list():
@@ -163,7 +170,9 @@ def test_every_call_may_be_repeated(harness: Harness, cluster: Cluster) -> None:
     for _ in range(2):
         cluster.forget("goal-tune-1")
     assert cluster.get("goal-tune-1") is None
+    assert cluster.output("goal-tune-1") == b""
     assert list(cluster.list()) == []
+    assert harness.left_behind() == []
 
 
 def test_an_unknown_name_is_success_or_nothing(cluster: Cluster) -> None:

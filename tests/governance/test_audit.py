@@ -14,7 +14,12 @@ from governance.services import journal_search
 from governance.services.checkpoints import journal_tree, make_checkpoint
 from governance.services.journal import News, append_records, journaled
 from governance.services.journal_search import SearchInvalid, suggestions, understand
-from governance.services.verification_steps import Frontier, current_check, verify_further
+from governance.services.verification_steps import (
+    Frontier,
+    current_check,
+    verify_further,
+    verify_on_schedule,
+)
 from lineage.domain import Actor, ActorKind
 from lineage.merkle import MerkleTree
 from tests.goals.provenance import as_, provenance
@@ -244,6 +249,55 @@ def test_a_journal_shorter_than_what_was_verified_is_broken(people: Any, twins: 
     JournalHead.objects.update(size=5, last_hash=JournalRecord.objects.get(seq=4).hash)
     assert "10 records were verified, 5 are left" in verify_further().flaw_why
     assert verify_further(is_fresh=True).flaw_seq is None
+
+
+def test_the_schedule_goes_on_and_begins_afresh_after_a_day(
+    people: Any, twins: Any, caplog: Any
+) -> None:
+    write(10)
+    first = verify_on_schedule()
+    assert (first.size, first.flaw_seq) == (10, None)
+    JournalRecord.objects.filter(seq=3).update(namespace="elsewhere")  # behind what was verified
+    write(5)
+    soon = verify_on_schedule()
+    assert (soon.size, soon.flaw_seq, soon.started_at) == (15, None, first.started_at)
+    tomorrow = first.started_at + dt.timedelta(days=1, minutes=1)
+    broken = verify_on_schedule(now=tomorrow)
+    assert (broken.flaw_seq, broken.size) == (3, 3)
+    assert "does not hold at record 3" in caplog.text
+    caplog.clear()
+    later = verify_on_schedule(now=tomorrow + dt.timedelta(days=2))
+    assert later.flaw_seq == 3  # it stays until a person begins afresh
+    assert caplog.text == ""
+
+
+def test_a_pass_that_is_not_finished_is_finished_first(people: Any, twins: Any) -> None:
+    write(30)
+    begun = verify_further(seconds=1.5, clock=Clock(), at_once=10)
+    assert begun.size == 10
+    check = verify_on_schedule(now=begun.started_at + dt.timedelta(days=3))
+    assert (check.size, check.started_at) == (30, begun.started_at)
+
+
+def test_the_page_tells_of_the_schedule(people: Any, twins: Any) -> None:
+    write(5)
+    page = page_of(people)
+    assert "the schedule begins within a minute" in page
+    verify_on_schedule()
+    page = page_of(people)
+    assert "from record 0 every day" in page
+    assert "has not run since" not in page
+    JournalCheck.objects.update(checked_at=timezone.now() - dt.timedelta(hours=1))
+    assert "the scheduled verification has not run since" in page_of(people)
+    JournalRecord.objects.filter(seq=2).delete()
+    verify_further(is_fresh=True)
+    page = page_of(people)
+    assert "It is missing" in page
+    assert "until somebody verifies from the start" in page
+
+
+def page_of(people: Any) -> str:
+    return re.sub(r"\s+", " ", as_(people, "auditor").get("/audit").content.decode())
 
 
 def test_the_page_verifies_for_auditors_alone(people: Any, twins: Any) -> None:
