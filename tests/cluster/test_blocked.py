@@ -1,6 +1,7 @@
 """What keeps an attempt from running, as a real API server, scheduler and controllers tell it."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -360,7 +361,7 @@ def test_an_eviction_is_a_condition_until_the_attempt_runs_again(floor: Floor) -
     first.refresh_from_db()
     assert (first.state, first.reason) == ("lost", "EvictionByEvictionAPI")
     records = JournalRecord.objects.filter(goal_uid=goal.uid, action="goal.condition")
-    told = [one.body["condition"] for one in records.order_by("seq")]
+    told = [json.loads(one.canonical)["body"]["condition"] for one in records.order_by("seq")]
     (said,) = [one for one in told if (one["type"], one["status"]) == ("Disrupted", "True")]
     assert said["reason"] == "EvictionByEvictionAPI"
     assert said["message"].startswith("profiler, attempt 1: evicted from node-")

@@ -29,6 +29,7 @@ from agents.cluster.kubernetes.api import (
 )
 from agents.cluster.kubernetes.blocked import Blockages, is_over_quota
 from agents.cluster.kubernetes.credentials import ensure_account
+from agents.cluster.kubernetes.kueue import QUEUE_REASONS, Kueue, Stance, is_queued
 from agents.cluster.kubernetes.nodes import PODS, gpu_count, gpu_slots, slot_id
 from agents.cluster.kubernetes.objects import (
     KEEP_SECONDS,
@@ -76,6 +77,7 @@ class KubernetesCluster:
         self._api = api
         self._clock = clock
         self._blockages = Blockages(api)
+        self._kueue = Kueue(api, clock=clock)
         self._namespaces: dict[str, str] = {}  # of the Jobs seen; only ever a hint
 
     # --- the port --------------------------------------------------------------------------------
@@ -150,9 +152,11 @@ class KubernetesCluster:
         if found is None:
             return None
         pods = self._pods(found)
-        status = self._settle(found, pods)
+        status = self._settle(found, pods, answers=True)
         if status is None:
             return None
+        if status.reason in QUEUE_REASONS and is_queued(found):
+            return replace(status, blockage=self._kueue.blockage(found, status))
         record = read_record(found)
         ended = record.disruption if record else {}
         disruption = ended or next(filter(None, map(disruption_of, pods)), {})
@@ -217,7 +221,8 @@ class KubernetesCluster:
         try:
             ensure_account(self._api, spec)
             self._make_secret(spec, digest=digest)
-            made = self._api.create(object_path(JOBS, spec.namespace), job(spec, new_record(spec)))
+            wanted = job(spec, new_record(spec), queue=self._kueue.queue_for(spec))
+            made = self._api.create(object_path(JOBS, spec.namespace), wanted)
         except ObjectConflict:
             made = self._api.get(object_path(JOBS, spec.namespace, spec.name))
         except (ObjectRefused, ObjectAbsent) as error:
@@ -280,7 +285,7 @@ class KubernetesCluster:
         metadata = found["metadata"]
         spec: Object = {}
         suspend = record.wants != RUN or _is_spent(record)
-        if bool(found["spec"].get("suspend")) != suspend:
+        if not is_queued(found) and bool(found["spec"].get("suspend")) != suspend:
             spec["suspend"] = suspend
         waited = self._waited_seconds(found, record)
         if not suspend and (backstop := backstop_seconds(record, waited_seconds=waited)):
@@ -320,8 +325,13 @@ class KubernetesCluster:
         ended = instant(record.ended_at) if record else None
         return ended is not None and (self._clock() - ended).total_seconds() > KEEP_SECONDS
 
-    def _settle(self, found: Object, pods: Sequence[Object] | None = None) -> WorkloadStatus | None:
-        """Meter the pods that ended, stop what is at its allowance, and say how it stands."""
+    def _settle(
+        self, found: Object, pods: Sequence[Object] | None = None, *, answers: bool = False
+    ) -> WorkloadStatus | None:
+        """Meter the pods that ended, stop what is at its allowance, and say how it stands.
+
+        `answers` is whether to tell Kueue, too: only for attempts that were asked for by name.
+        """
         record = read_record(found)
         if record is None:
             return None
@@ -344,7 +354,18 @@ class KubernetesCluster:
             if pod["metadata"]["uid"] in record.stopped_ms:
                 self._release(pod)
         events = () if pods else self._events(found)
-        return read_status(found, pods, record, now=self._clock(), events=events)
+        queued = self._queued(found, record, answers=answers) if is_queued(found) else None
+        now = self._clock()
+        return read_status(found, pods, record, now=now, events=events, queued=queued)
+
+    def _queued(self, found: Object, record: Record, *, answers: bool) -> tuple[str, str]:
+        """Tell Kueue what we say of the attempt; why it is not started yet."""
+        if not answers or _is_finished(found):
+            return "", ""
+        workload = self._kueue.workload_of(found)
+        if workload is not None:
+            self._kueue.answer(workload, *_stance(record))
+        return self._kueue.waiting(found, workload)
 
     def _take(self, record: Record, pods: Sequence[Object]) -> bool:
         """Put into the record what the pods say; whether anything was new."""
@@ -398,6 +419,20 @@ class KubernetesCluster:
             key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""),
         )
         return [str(one.get("message", "")) for one in found_events]
+
+
+def _stance(record: Record) -> tuple[Stance, str]:
+    """What we say of the attempt, and why."""
+    if record.wants == DELETE:
+        return Stance.END, "It was ended: cancelled, denied or revoked."
+    if record.wants == EXHAUSTED or _is_spent(record):
+        return Stance.HOLD, "Its GPU allowance is used up: more of it must be approved."
+    if record.wants == PAUSE:
+        return Stance.HOLD, "It was paused."
+    if record.allowance_ms is None:
+        return Stance.RUN, "It is approved; it uses no GPU."
+    left = max(0, record.allowance_ms - record.stopped_total_ms * record.gpus) / 1000
+    return Stance.RUN, f"It is approved, with {left:.0f} GPU-seconds left of its allowance."
 
 
 def _is_spent(record: Record) -> bool:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from agents.cluster.base import WorkloadSpec
 from agents.cluster.kubernetes.credentials import token_mounts, token_volumes
+from agents.cluster.kubernetes.kueue import QUEUE
 from agents.cluster.kubernetes.record import METER, RECORD, WORKLOAD, Record
 from agents.domain.naming import GPU_RESOURCE
 
@@ -47,18 +48,22 @@ def secret(spec: WorkloadSpec, *, digest: str) -> Object:
     }
 
 
-def job(spec: WorkloadSpec, record: Record) -> Object:
-    """One pod that is never tried again by the cluster: attempts are ours to count."""
+def job(spec: WorkloadSpec, record: Record, *, queue: str = "") -> Object:
+    """One pod that is never tried again by the cluster: attempts are ours to count.
+
+    With a queue it starts suspended: Kueue says when it runs.
+    """
+    queued = {QUEUE: queue} if queue else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": spec.name,
-            "labels": labels(spec),
+            "labels": {**labels(spec), **queued},
             "annotations": {RECORD: record.annotation()},
         },
         "spec": {
-            "suspend": spec.gpu_allowance_ms == 0,
+            "suspend": bool(queue) or spec.gpu_allowance_ms == 0,
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,

@@ -103,15 +103,20 @@ def read_status(
     *,
     now: dt.datetime,
     events: Sequence[str] = (),
+    queued: tuple[str, str] | None = None,
 ) -> WorkloadStatus:
-    """The attempt as the cluster tells it. `events` are sentences about pods it could not make."""
+    """The attempt as the cluster tells it.
+
+    `events` are sentences about pods it could not make; `queued` says why a Job that a queue holds
+    has not been started, None for one that is in no queue.
+    """
     runs = [pod_run(pod) for pod in pods if pod["metadata"]["uid"] not in record.stopped_ms]
     running_ms = record.stopped_total_ms + sum(run.running_ms(now) for run in runs)
     gpu_ms = running_ms * record.gpus
     if record.allowance_ms is not None:
         gpu_ms = min(gpu_ms, record.allowance_ms)
     alive = [pod for pod in pods if not is_over(pod)]
-    phase, reason, message = _phase(job, alive, pods, record, events)
+    phase, reason, message = _phase(job, alive, pods, record, events, queued)
     starts = [run.started_at for run in runs if run.started_at is not None]
     first = instant(record.started_at)
     started = min(starts if first is None else [*starts, first], default=None)
@@ -140,6 +145,7 @@ def _phase(
     pods: Sequence[Object],
     record: Record,
     events: Sequence[str],
+    queued: tuple[str, str] | None,
 ) -> tuple[WorkloadPhase, str, str]:
     conditions = {
         one["type"]: one
@@ -148,6 +154,8 @@ def _phase(
     }
     if "Complete" in conditions:
         return WorkloadPhase.SUCCEEDED, "", ""
+    if "Failed" in conditions and record.wants == DELETE:
+        return WorkloadPhase.FAILED, "Deleted", "It was deleted."
     if failed := conditions.get("Failed"):
         return WorkloadPhase.FAILED, *_failure(failed, pods, record)
     runs = any(pod_run(pod).started_at for pod in alive)
@@ -155,7 +163,12 @@ def _phase(
         if alive:
             return WorkloadPhase.RUNNING, "Deleting", "It was told to end."
         return WorkloadPhase.FAILED, "Deleted", "It was deleted."
-    if record.wants != RUN or job["spec"].get("suspend"):
+    is_suspended = bool(job["spec"].get("suspend"))
+    if record.wants == RUN and is_suspended and queued is not None:
+        if runs:
+            return WorkloadPhase.RUNNING, "Evicting", "Its queue takes its place back."
+        return WorkloadPhase.PENDING, *queued
+    if record.wants != RUN or is_suspended:
         if runs:
             return WorkloadPhase.RUNNING, "Pausing", "It was told to stop."
         reason = "AllowanceExhausted" if record.wants == EXHAUSTED else "Paused"
@@ -174,7 +187,7 @@ def _failure(condition: Object, pods: Sequence[Object], record: Record) -> tuple
                 "The cluster ended it at its allowance, since nobody paused it in time."
             )
         return "DeadlineExceeded", "It ran as long as it may."
-    said = record.disruption or next(filter(None, map(disruption_of, pods)), None)
+    said = record.disruption or next(filter(None, map(disruption_of, pods)), {})
     if said:
         return said["reason"], said["message"]
     code = _exit_code(pods)
