@@ -16,7 +16,8 @@ from governance.models import BundleVersion, Decision, JournalRecord
 from governance.policy.base import PolicyEngine
 from governance.services.decisions import replay_decision
 from lineage.models import Artifact
-from tests.agents.admission_reviews import JOB_CONTROLLER, OWN, Desk, job, pod, review
+from tests.agents.admission_desk import Desk
+from tests.agents.admission_reviews import JOB_CONTROLLER, OWN, job, pod, review
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("twins")]
 MODEL = "sha256:" + "5" * 64

@@ -17,7 +17,8 @@ from agents.admission.persons import (
     read_persons,
 )
 from governance.policy.memory import MemoryPolicy
-from tests.agents.admission_reviews import OWN, Desk, review
+from tests.agents.admission_desk import Desk
+from tests.agents.admission_reviews import OWN, review
 
 pytestmark = pytest.mark.usefixtures("twins")
 CONSOLE = "clearance-console"

@@ -18,7 +18,7 @@ from agents.admission.program import admission_engine
 from agents.admission.server import AdmissionServer
 from agents.cluster.kubernetes.api import KubernetesApi
 from governance.services.bundles import ensure_starter_bundle
-from tests.agents.admission_reviews import Desk
+from tests.agents.admission_desk import Desk
 from tests.cluster.conftest import APPLY, PATIENCE_SECONDS, numbers
 from tests.cluster.control_plane import ControlPlane, Refusal
 from tests.cluster.guard import CONFIGURATIONS
