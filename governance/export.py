@@ -40,6 +40,12 @@ FORMULA_STARTS: Final = (
 Columns = Mapping[str, str | Callable[[Any], Any]]
 
 
+def file_answer(name: str, media_type: str, content: bytes) -> HttpResponse:
+    """A file that browsers save under this name."""
+    disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return HttpResponse(content, content_type=media_type, headers=disposition)
+
+
 def table_export(
     request: HttpRequest, *, name: str, columns: Columns, rows: QuerySet[Any] | Iterable[Any]
 ) -> HttpResponse | None:

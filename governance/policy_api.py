@@ -6,17 +6,19 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Router, Schema, Status
 from pydantic import Field
 
 from governance.access import NotAllowed, Principal
 from governance.comparison import compare_files
 from governance.domain import GovernanceError, Stage
+from governance.export import file_answer
 from governance.models import BundleVersion
 from governance.policy.base import Diagnostic, PolicyPoint, Verdict
 from governance.policy_selectors import files_of, get_version, get_visible_decision
 from governance.schemas import BundleOut
+from governance.services.bundle_exports import BundleForm, export_version
 from governance.services.drafts import (
     MAX_FILE_BYTES,
     MAX_FILES,
@@ -239,6 +241,14 @@ def read_version(request: HttpRequest, name: str, version: int) -> BundleVersion
     """One version with its files, data and signature."""
     _person(request)
     return get_version(name, version)
+
+
+@policy_router.get("/{name}/versions/{version}/export")
+def export(request: HttpRequest, name: str, version: int, form: BundleForm) -> HttpResponse:
+    """The version as OPA's bundle (a tarball) or as Gatekeeper's objects (YAML)."""
+    _person(request)
+    found = export_version(get_version(name, version), form)
+    return file_answer(found.name, found.media_type, found.content)
 
 
 @policy_router.get("/{name}/versions/{version}/diff")

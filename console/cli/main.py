@@ -17,6 +17,7 @@ from console.cli.commands.kill import kill
 from console.cli.commands.logs import logs
 from console.cli.commands.manifests import apply, plan
 from console.cli.commands.people import user
+from console.cli.commands.policies import policy
 from console.cli.commands.prices import price
 from console.cli.commands.releases import lift_recall, recall, release, rollback
 from console.cli.commands.version import version
@@ -100,6 +101,7 @@ for command in (
     logs,
     pause,
     plan,
+    policy,
     price,
     user,
     recall,

@@ -416,6 +416,8 @@ def portable_modules(bundle: LoadedBundle, prefix: str) -> list[dict[str, Any]]:
         modules.append(
             {
                 "path": syntax.path,
+                "package": syntax.package,
+                "is_v1": syntax.is_v1,
                 "text": text,
                 "derived": derived,
                 "offset": syntax.line_offset + 1,

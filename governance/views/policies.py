@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from governance.access import NotAllowed, NotVisible, Principal
 from governance.comparison import compare_files
 from governance.domain import GovernanceError, Stage
-from governance.export import Columns, table_export
+from governance.export import Columns, file_answer, table_export
 from governance.models import BundleVersion
 from governance.policy.base import Diagnostic, PolicyPoint
 from governance.policy_forms import HISTORY_CHOICES, ReturnForm, StageForm, WorkForm
@@ -27,6 +27,7 @@ from governance.policy_selectors import (
     hit_counts,
     recent_inputs,
 )
+from governance.services.bundle_exports import BundleForm, ExportRefused, export_version
 from governance.services.bundles import STARTER, BundleInvalid
 from governance.services.drafts import (
     BundleConflict,
@@ -108,6 +109,20 @@ def policy_detail(request: HttpRequest, name: str, number: int) -> HttpResponse:
     """One version: its stage and who may move it, its files in the editor."""
     version = get_version(name, number)
     return _editor(request, version, files_of(version))
+
+
+@require_GET
+def policy_export(request: HttpRequest, name: str, number: int, form: str) -> HttpResponse:
+    """The version as a file that OPA or Gatekeeper loads."""
+    version = get_version(name, number)
+    if form not in list(BundleForm):
+        raise Http404(f"{form} is not one of {', '.join(BundleForm)}.")
+    try:
+        found = export_version(version, BundleForm(form))
+    except ExportRefused as error:
+        messages.error(request, str(error))
+        return redirect("policy_detail", name=name, number=number)
+    return file_answer(found.name, found.media_type, found.content)
 
 
 @require_POST

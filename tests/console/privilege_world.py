@@ -108,6 +108,7 @@ class World:
             "node": "n1",
             "device": card(1).id,
             "version": "1",
+            "form": "opa",
         }[name]
 
 

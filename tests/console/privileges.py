@@ -250,6 +250,7 @@ TABLE: Final = (
             "source": "package a",
         },
     ),
+    row("GET", "policies/<slug:name>/<int:number>/export/<str:form>", SIGNED_IN),
     row(
         "POST",
         "policies/<slug:name>/<int:number>/stage",
@@ -397,6 +398,12 @@ TABLE: Final = (
     row("POST", "api/v1/bundles/<name>/versions", AUTHOR_POLICY, json=DRAFT),
     row("GET", "api/v1/bundles/<name>/versions/<version>", SIGNED_IN),
     row("GET", "api/v1/bundles/<name>/versions/<version>/diff", SIGNED_IN, query={"base": "1"}),
+    row(
+        "GET",
+        "api/v1/bundles/<name>/versions/<version>/export",
+        SIGNED_IN,
+        query={"form": "opa"},
+    ),
     row(
         "POST",
         "api/v1/bundles/<name>/versions/<version>/stage",

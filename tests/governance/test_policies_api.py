@@ -302,3 +302,29 @@ def test_an_agent_may_not(hands: dict[str, Hand]) -> None:
     from django.test import Client
 
     assert Client().post("/api/v1/bundles/check", {}).status_code == 401
+
+
+def test_a_version_is_a_file_for_other_engines(hands: dict[str, Hand]) -> None:
+    tarball = hands["vic"].get("/starter/versions/1/export", form="opa")
+    assert tarball.status_code == 200
+    assert tarball["Content-Disposition"] == 'attachment; filename="starter-1.tar.gz"'
+    assert tarball.content.startswith(b"\x1f\x8b")  # gzip's magic number
+    page = hands["vic"].browser.get("/policies/starter/1")
+    assert "/policies/starter/1/export/gatekeeper" in page.content.decode()
+    objects = hands["vic"].browser.get("/policies/starter/1/export/gatekeeper")
+    assert objects["Content-Type"] == "application/yaml"
+    assert b"kind: ConstraintTemplate" in objects.content
+    assert hands["vic"].get("/starter/versions/1/export", form="helm").status_code == 422
+    assert hands["vic"].browser.get("/policies/starter/1/export/helm").status_code == 404
+    assert hands["vic"].get("/starter/versions/99/export", form="opa").status_code == 404
+
+
+def test_what_gatekeeper_cannot_judge_is_refused_in_a_sentence(hands: dict[str, Hand]) -> None:
+    graph = {"path": "g.rego", "source": "package clearance.graph\n\ndeny[msg] { msg := input.x }"}
+    made = hands["ada"].post("/graphs/versions", {"files": [graph], "base_version": 0})
+    assert made.status_code == 201, made.content
+    refused = hands["ada"].get("/graphs/versions/1/export", form="gatekeeper")
+    assert refused.status_code == 422
+    assert "graphs has no rule for workloads" in refused.content.decode()
+    back = hands["ada"].browser.get("/policies/graphs/1/export/gatekeeper", follow=True)
+    assert "graphs has no rule for workloads" in back.content.decode()

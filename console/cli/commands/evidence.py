@@ -1,16 +1,15 @@
 """`clearance evidence` and `clearance verify`: packs that are checked without the server."""
 
-import os
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from console.cli.exits import CliError, ExitCode
+from console.cli.downloads import download
+from console.cli.exits import ExitCode
 from console.cli.invocation import (
     Invocation,
     connection_options,
@@ -43,27 +42,8 @@ def evidence(invocation: Invocation, *, name: str, target: str | None) -> None:
             shutil.copyfileobj(response, stdout)
         return
     file = Path(target or f"{name.rpartition('/')[2]}-evidence.zip")
-    written = _download(invocation, path, file)
+    written = download(invocation, path, file)
     tell(f"wrote {file}, {size(written)}; check it with: clearance verify {file}")
-
-
-def _download(invocation: Invocation, path: str, file: Path) -> int:
-    """The whole pack or no file at all; the number of bytes."""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=file.absolute().parent, prefix=".evidence-")
-    except OSError as error:
-        raise CliError(f"cannot write {file}: {error.strerror}.", code=ExitCode.USAGE) from None
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream, invocation.client.stream(path) as response:
-            shutil.copyfileobj(response, stream)
-            written = stream.tell()
-        part.replace(file)
-    except OSError as error:
-        raise CliError(f"cannot write {file}: {error.strerror or error}.") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return written
 
 
 @click.command()
