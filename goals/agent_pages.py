@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.core.paginator import Page, Paginator
 from django.db.models import Count
 from django.utils import timezone
 
@@ -16,7 +17,7 @@ from goals.models import Release
 from governance.access import Principal, visible_decisions
 from governance.models import Decision
 
-SVIDS_MAX: Final = 200
+SVIDS_PAGE: Final = 25
 GENERATIONS_MAX: Final = 20
 GOALS_MAX: Final = 50  # the newest Goals whose decisions about the agent are counted
 DENIALS_MAX: Final = 5
@@ -68,16 +69,18 @@ def _pulse(agent: Agent, attempts: list[Attempt]) -> Pulse:
     )
 
 
-def live_svids(agent: Agent) -> list[IssuedSvid]:
+def live_svids(agent: Agent, *, page: str | None = None) -> Page[IssuedSvid]:
     """Documents of the agent's attempts that are accepted now, soonest to expire first."""
     standing = Attempt.objects.filter(
         agent=agent, state__in=ACTIVE_STATES, identity_revoked_at__isnull=True
     )
-    return list(
+    found = (
         IssuedSvid.objects.filter(attempt__in=standing, expires_at__gt=timezone.now())
         .select_related("attempt")
-        .order_by("expires_at")[:SVIDS_MAX]
+        .only("kind", "serial", "issued_at", "expires_at", "attempt__task", "attempt__number")
+        .order_by("expires_at", "pk")
     )
+    return Paginator(found, SVIDS_PAGE).get_page(page)
 
 
 def released_digests(namespace: str) -> frozenset[str]:

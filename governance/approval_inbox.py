@@ -34,17 +34,41 @@ class Waiting:
 
 def waiting_of(approvals: Sequence[Approval], *, principal: Principal) -> list[Waiting]:
     """The approvals with what their wait risks, soonest damage first."""
-    stakes = stakes_for(approvals)
-    found = [
+    return [
         Waiting(
             approval=one,
-            stake=stakes.get(one.uid, Stake()),
+            stake=stake,
             why_not=may_decide(principal, one),
             signers=tuple(s.signer for s in one.signatures.all()) if one.quorum > 1 else (),
         )
-        for one in approvals
+        for one, stake in by_damage(approvals)
     ]
-    return sorted(found, key=lambda one: one.stake.urgency(expires_at=one.approval.expires_at))
+
+
+def by_damage(approvals: Sequence[Approval]) -> list[tuple[Approval, Stake]]:
+    """The approvals with what their wait risks, soonest damage first."""
+    stakes = stakes_for(approvals)
+    found = [(one, stakes.get(one.uid, Stake())) for one in approvals]
+    return sorted(found, key=lambda pair: pair[1].urgency(expires_at=pair[0].expires_at))
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """GPUs kept by what waits, and their cost a minute: None while a price is unknown."""
+
+    gpus: int
+    micro_usd: int | None
+
+
+def holding_of(waiting: Iterable[tuple[Approval, Stake]]) -> Holding:
+    """What several keep together: a Goal with two questions keeps its GPUs once."""
+    held = {one.goal_uid or one.uid: stake for one, stake in waiting if stake.gpus_held}
+    costs = [stake.micro_usd_per_minute for stake in held.values()]
+    known = [cost for cost in costs if cost is not None]
+    return Holding(
+        gpus=sum(stake.gpus_held for stake in held.values()),
+        micro_usd=sum(known) if len(known) == len(costs) else None,
+    )
 
 
 def stakes_for(approvals: Sequence[Approval], *, has_ways: bool = False) -> dict[Any, Stake]:

@@ -1,39 +1,36 @@
-"""What waits for a human, soonest to expire first, and what the wait costs."""
+"""What waits for a human, by the damage that the wait does, and what it costs."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
-from agents.domain.states import AttemptState
-from agents.models import Attempt
-from goals.services.metering import PriceUnknown, gpu_cost
 from governance.access import Principal, may_decide, visible_approvals
-from governance.domain import ApprovalState
+from governance.approval_inbox import INBOX_MAX, by_damage, holding_of, open_approvals
+from governance.domain import ApprovalState, Stake
 from governance.models import Approval
 
 SHOWN: Final = 8
-MINUTE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One unanswered approval. GPUs are those its Goal holds meanwhile; None is unknown."""
+    """One unanswered approval and what its wait risks; `why_not` is "" when one may decide it."""
 
     approval: Approval
-    why_not: str  # "" when this person may decide it
-    gpus: int
-    micro_usd_per_minute: int | None
+    stake: Stake
+    why_not: str
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingRoom:
-    """What waits: the first few, how many in all, and the sum of what those shown cost."""
+    """What waits: the first few in the order of the inbox, how many in all, and what all cost.
+
+    Of more than `INBOX_MAX` only those that expire soonest are ordered and summed.
+    """
 
     first: tuple[Waiting, ...]
     count: int
     gpus: int
-    micro_usd_per_minute: int | None
+    micro_usd_per_minute: int | None  # None while a price is unknown
 
     @property
     def left_out(self) -> int:
@@ -42,44 +39,17 @@ class WaitingRoom:
 
 def waiting_for_people(principal: Principal) -> WaitingRoom:
     """The unanswered approvals this person may see."""
-    pending = visible_approvals(principal).filter(state=ApprovalState.PENDING)
-    approvals = list(pending.order_by("expires_at")[:SHOWN])
-    held = _held_gpus({approval.goal_uid for approval in approvals if approval.goal_uid})
-    first = tuple(
-        Waiting(
-            approval=approval,
-            why_not=may_decide(principal, approval),
-            gpus=_gpus(approval, held),
-            micro_usd_per_minute=_cost(_gpus(approval, held)),
-        )
-        for approval in approvals
+    visible = visible_approvals(principal)
+    found = by_damage(open_approvals(visible))
+    count = len(found)
+    if count == INBOX_MAX:
+        count = visible.filter(state=ApprovalState.PENDING).count()
+    holding = holding_of(found)
+    return WaitingRoom(
+        first=tuple(
+            Waiting(one, stake, may_decide(principal, one)) for one, stake in found[:SHOWN]
+        ),
+        count=count,
+        gpus=holding.gpus,
+        micro_usd_per_minute=holding.micro_usd,
     )
-    gpus = sum(held.values())  # a Goal with two questions holds its GPUs once
-    return WaitingRoom(first, pending.count(), gpus, _cost(gpus))
-
-
-def _gpus(approval: Approval, held: dict[UUID, int]) -> int:
-    return held.get(approval.goal_uid, 0) if approval.goal_uid else 0
-
-
-def _held_gpus(goal_uids: Iterable[UUID]) -> dict[UUID, int]:
-    """GPUs that attempts of these Goals hold: running, or paused with their GPUs kept."""
-    held: dict[UUID, int] = {}
-    holders = Attempt.objects.filter(
-        goal_uid__in=list(goal_uids),
-        gpus__gt=0,
-        state__in=(AttemptState.RUNNING, AttemptState.PAUSED),
-    )
-    for goal_uid, state, gpus, specification in holders.values_list(
-        "goal_uid", "state", "gpus", "specification"
-    ):
-        if state == AttemptState.RUNNING or specification.get("hold_gpus_on_pause"):
-            held[goal_uid] = held.get(goal_uid, 0) + gpus
-    return held
-
-
-def _cost(gpus: int) -> int | None:
-    try:
-        return gpu_cost(gpus * MINUTE_MS) if gpus else 0
-    except PriceUnknown:
-        return None

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -27,6 +28,7 @@ UUID_TEXT = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 AGENT_WORDS_SHOWN = 600  # characters of an agent's text that are shown at once
 MS_PER_SECOND = 1000
 MICRO = 1_000_000
+BADGES_KEPT = 512  # of words; there are some dozens of states
 
 # Shape and word carry the state; the tone only repeats them. Red is danger, amber a warning.
 TONES: dict[str, tuple[str, str]] = {
@@ -78,7 +80,11 @@ PHASES = tuple(phase.value for phase in Phase)
 @register.simple_tag
 def badge(state: Any, word: str = "") -> SafeString:
     """A state as shape and word."""
-    text = str(state)
+    return _badge(str(state), word)
+
+
+@lru_cache(maxsize=BADGES_KEPT)
+def _badge(text: str, word: str) -> SafeString:
     tone, shape = TONES.get(text, ("idle", "•"))
     return format_html(
         '<span class="badge tone-{}"><span class="shape" aria-hidden="true">{}</span>{}</span>',
@@ -166,12 +172,11 @@ def moment(value: dt.datetime | None) -> Any:
 
 def _time(value: dt.datetime, text: str, *, is_relative: bool = False) -> SafeString:
     utc = value.astimezone(dt.UTC)
-    return format_html(
-        '<time datetime="{}" title="{} UTC"{}>{}</time>',
-        utc.isoformat(),
-        f"{utc:%Y-%m-%d %H:%M:%S}",
-        SafeString(" data-relative") if is_relative else "",
-        text,
+    exact = utc.isoformat(" ", "seconds")[:19]
+    relative = " data-relative" if is_relative else ""
+    # Nothing of it is text that anybody wrote, and a page has hundreds: not escaped piece by piece.
+    return SafeString(
+        f'<time datetime="{utc.isoformat()}" title="{exact} UTC"{relative}>{text}</time>'
     )
 
 
@@ -257,17 +262,21 @@ def ask_whom(context: template.Context, permission: str, namespace: str = EVERY_
 
 
 @register.inclusion_tag("_pages.html", takes_context=True)
-def pages(context: template.Context, page: Any, noun: str, table: str = "") -> dict[str, Any]:
+def pages(
+    context: template.Context, page: Any, noun: str, table: str = "", name: str = "page"
+) -> dict[str, Any]:
     """Where one is in a long list, with links that keep the filter.
 
     `table` is the name under which the view exports it; then the links to its files stand here.
+    `name` is the parameter that turns the pages, where a page has several lists.
     """
     kept = context["request"].GET.copy()
-    kept.pop("page", None)
+    kept.pop(name, None)
     return {
         "page": page,
         "noun": noun,
         "table": table,
+        "name": name,
         "kept": f"&{kept.urlencode()}" if kept else "",
         "request": context["request"],
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from agents.domain.states import AttemptState
@@ -23,16 +24,15 @@ IN_LIST: Final = 500  # keys of one query
 
 
 def stakes_of(approvals: Sequence[Approval], *, has_ways: bool = False) -> dict[UUID, Stake]:
-    """The stake of each open approval, by its uid; four queries however many there are.
+    """The stake of each open approval, by its uid; five queries however many there are.
 
     `has_ways` adds how each Goal could go on with less, for some queries each.
     """
     uids = {one.goal_uid for one in approvals if one.goal_uid}
-    goals = {goal.uid: goal for goal in _in_parts(Goal.objects.all(), "uid", uids)}
-    accounts = {
-        account.goal_id: account
-        for account in _in_parts(Account.objects.filter(unit=Unit.GPU_MS), "goal_id", uids)
-    }
+    rows = Goal.objects.all() if has_ways else Goal.objects.only("spec", "asked_at", "phase")
+    goals = {goal.uid: goal for goal in _in_parts(rows, "uid", uids)}
+    of_gpus = Account.objects.filter(unit=Unit.GPU_MS).only("goal_id", "limit", "settled")
+    accounts = {account.goal_id: account for account in _in_parts(of_gpus, "goal_id", uids)}
     running, held = _gpus(uids)
     price = _minute_price()
     stakes: dict[UUID, Stake] = {}
@@ -59,17 +59,18 @@ def _in_parts(rows: Any, column: str, keys: Iterable[UUID]) -> Iterable[Any]:
 
 def _gpus(uids: Iterable[UUID]) -> tuple[dict[UUID, int], dict[UUID, int]]:
     """GPUs that run, and that are kept without running, by Goal."""
-    running: dict[UUID, int] = {}
-    held: dict[UUID, int] = {}
-    holders = Attempt.objects.filter(
-        gpus__gt=0, state__in=(AttemptState.RUNNING, AttemptState.PAUSED)
-    ).only("goal_uid", "state", "gpus", "specification")
-    for attempt in _in_parts(holders, "goal_uid", uids):
-        if attempt.state == AttemptState.RUNNING:
-            running[attempt.goal_uid] = running.get(attempt.goal_uid, 0) + attempt.gpus
-        if attempt.state == AttemptState.RUNNING or attempt.specification.get("hold_gpus_on_pause"):
-            held[attempt.goal_uid] = held.get(attempt.goal_uid, 0) + attempt.gpus
+    holders = Attempt.objects.filter(gpus__gt=0).order_by()
+    running = _sums(holders.filter(state=AttemptState.RUNNING), uids)
+    kept = holders.filter(state=AttemptState.PAUSED, specification__hold_gpus_on_pause=True)
+    held = dict(running)
+    for uid, gpus in _sums(kept, uids).items():
+        held[uid] = held.get(uid, 0) + gpus
     return running, held
+
+
+def _sums(attempts: QuerySet[Attempt], uids: Iterable[UUID]) -> dict[UUID, int]:
+    counted = attempts.values_list("goal_uid").annotate(Sum("gpus"))
+    return {uid: int(gpus) for uid, gpus in _in_parts(counted, "goal_uid", uids)}
 
 
 def _minute_price() -> int | None:

@@ -1,5 +1,6 @@
 """Pages of one agent: what it may do, its live identities, its history, its drift."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from django.views.decorators.vary import vary_on_headers
 from agents.domain.states import ACTIVE_STATES
 from agents.models import Agent, Attempt
 from agents.selectors import visible_attempts
-from agents.services.drift import drift_of
+from agents.services.drift import AttemptDrift, drift_of
 from agents.services.identity import revoke_agent_identities, revoke_identity
 from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
 from goals.agent_pages import decision_counts, live_svids, released_digests, revision_views
@@ -26,7 +27,8 @@ from governance.export import table_export
 from governance.sessions import session_principal
 
 PAGE_SIZE = 25
-RECORDS = 20
+TELLING = 10  # running attempts that drifted or read something, on one page
+RECORDS = 10
 SINGLES = 8  # attempts that can be revoked one by one here; each has its own page too
 ATTEMPT_COLUMNS = {
     name: name
@@ -111,8 +113,9 @@ def _page(
         "limits": spec.get("resources", {}).get("limits", {}),
         "scope": [(kind, entries) for kind, entries in spec.get("scope", {}).items() if entries],
         "drift": drift,
+        "telling": Paginator(_telling(drift), TELLING).get_page(request.GET.get("drift")),
         "drifted": sum(one.has_drifted for one in drift),
-        "svids": live_svids(agent),
+        "svids": live_svids(agent, page=request.GET.get("identities")),
         "running": attempts.filter(state__in=ACTIVE_STATES).count(),
         "standing": standing.count(),
         "standing_attempts": standing[:SINGLES],
@@ -129,6 +132,12 @@ def _page(
     is_part = request.headers.get("HX-Request") and status == HTTPStatus.OK
     part = "#live" if is_part else ""
     return render(request, f"agents/agent_detail.html{part}", context, status=status)
+
+
+def _telling(drift: Sequence[AttemptDrift]) -> list[AttemptDrift]:
+    """The attempts of which there is something to say, those that drifted first."""
+    found = [one for one in drift if one.has_drifted or one.digests]
+    return sorted(found, key=lambda one: not one.has_drifted)
 
 
 def _why_not(principal: Principal, agent: Agent) -> str:

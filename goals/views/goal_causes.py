@@ -21,7 +21,7 @@ READ_MAX = 1000  # spans downstream that are read at once, the store's own limit
 CHILDREN = 12  # of one span that are listed before "N more"
 DRAWN_BEFORE = 8  # causes drawn, the nearest; the list has all of them
 DRAWN_AFTER = 24  # effects drawn, the nearest
-ROWS_MAX = 200  # of the table twin
+ROWS_MAX = 50  # effects in the table twin, the nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,11 @@ class Exploration:
     is_complete: bool  # is that all of them
     drawing: Drawing
     rows: tuple[Step, ...]  # the table twin
+
+    @property
+    def is_cut(self) -> bool:
+        """Does the table lack effects that are far away?"""
+        return len(self.rows) < len(self.causes) + 1 + self.downstream
 
 
 def explore(goal: Goal, span: Span) -> Exploration:

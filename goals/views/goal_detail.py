@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
@@ -42,6 +43,8 @@ from governance.time_range import time_range
 from lineage.models import Artifact, Edge
 
 PAGE_SIZE = 50
+DECISIONS = 25  # a page; each lists its messages
+LISTED = 20  # rows of each of several tables on one page
 RECENT = 8  # journal records on the overview
 LEDGER_COLUMNS = {
     "uid": "uid",
@@ -228,9 +231,11 @@ def goal_decisions(request: HttpRequest, reference: str) -> HttpResponse:
         return export
     approvals = visible_approvals(principal).filter(goal_uid=goal.uid)
     context = {
-        "page": cursor_page(request, decisions, key="at"),
+        "page": cursor_page(request, decisions, key="at", size=DECISIONS),
         "range": span,
-        "approvals": list(approvals.order_by("-created_at")[:PAGE_SIZE]),
+        "approvals": Paginator(approvals.order_by("-created_at"), LISTED).get_page(
+            request.GET.get("approvals")
+        ),
     }
     return goal_page(request, goal, "decisions", context)
 
@@ -241,10 +246,12 @@ def goal_lineage(request: HttpRequest, reference: str) -> HttpResponse:
     """Releases, artifacts and the edges of provenance that belong to the Goal."""
     goal = get_visible_goal(session_principal(request), reference)
     edges = Edge.objects.filter(goal_uid=goal.uid, namespace=goal.namespace).order_by("pk")
+    releases = Paginator(Release.objects.filter(goal_uid=goal.uid), LISTED)
+    artifacts = Paginator(Artifact.objects.filter(goal_uid=goal.uid), LISTED)
     context = {
-        "releases": list(Release.objects.filter(goal_uid=goal.uid)[:PAGE_SIZE]),
-        "artifacts": list(Artifact.objects.filter(goal_uid=goal.uid)[:PAGE_SIZE]),
-        "page": cursor_page(request, edges, key="id", is_descending=False),
+        "releases": releases.get_page(request.GET.get("releases")),
+        "artifacts": artifacts.get_page(request.GET.get("artifacts")),
+        "page": cursor_page(request, edges, key="id", is_descending=False, size=LISTED),
     }
     return goal_page(request, goal, "lineage", context)
 

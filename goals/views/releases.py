@@ -29,7 +29,7 @@ from lineage.models import Artifact, Edge
 from lineage.services.artifacts import recall_artifact
 from lineage.services.recall import RecallError, SamePerson, lift_recall, open_recall
 
-PAGE_SIZE = 50
+PAGE_SIZE = 25
 FILTER_WORDS = ("service", "environment", "namespace", "digest", "released_by_id", "state")
 FILTER_LABELS = {name: name for name in ("service", "environment", "namespace", "state")}
 RELEASE_COLUMNS = {
@@ -70,7 +70,7 @@ def release_list(request: HttpRequest) -> HttpResponse:
     context = {
         "active": list(active[:200]),
         "page": Paginator(releases, PAGE_SIZE).get_page(request.GET.get("page")),
-        "artifacts": list(artifacts[:PAGE_SIZE]),
+        "artifacts": Paginator(artifacts, PAGE_SIZE).get_page(request.GET.get("artifacts")),
         "filter": chosen,
         "range": span,
         "nav": "lineage",

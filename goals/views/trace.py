@@ -17,7 +17,8 @@ from governance.sessions import session_principal
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Span
 
-PAGE_SIZE = 100
+PAGE_SIZE = 50
+PAGE_BELOW = 20  # under the explorer, which is what a person has come for
 CHANGES_SHOWN = 100
 TARGET_MAX = 200  # characters of what was changed
 
@@ -31,7 +32,9 @@ def goal_trace(request: HttpRequest, reference: str, span_id: str = "") -> HttpR
         return goal_page(request, goal, "trace", {"span_id": span_id})
     store = get_telemetry()
     cursor = request.GET.get("cursor", "")
-    found = store.goal_spans(goal.namespace, str(goal.uid), cursor=cursor, limit=PAGE_SIZE)
+    found = store.goal_spans(
+        goal.namespace, str(goal.uid), cursor=cursor, limit=PAGE_BELOW if span_id else PAGE_SIZE
+    )
     target = request.GET.get("changed", "").strip()[:TARGET_MAX]
     context: dict[str, Any] = {
         "span_id": span_id,

@@ -16,6 +16,7 @@ from governance.access import Principal, get_visible_approval, signing_right, vi
 from governance.approval_forms import AnswerForm
 from governance.approval_inbox import (
     INBOX_MAX,
+    holding_of,
     median_seconds,
     mine_of,
     open_approvals,
@@ -86,7 +87,7 @@ def approval_list(request: HttpRequest) -> HttpResponse:
         "is_cut": len(waiting) == INBOX_MAX,
         "most": INBOX_MAX,
         "sums": _sums(one.stake for one in shown),
-        "cost": _cost(one.stake for one in shown),
+        "cost": holding_of((one.approval, one.stake) for one in shown),
         "can_pick": any(not one.why_not for one in shown),
         "q": text,
         "problem": problem,
@@ -100,17 +101,6 @@ def approval_list(request: HttpRequest) -> HttpResponse:
 
 def _sums(stakes: Any) -> list[tuple[str, int]]:
     return sorted(sum_of_asks(stakes).items())
-
-
-def _cost(stakes: Any) -> dict[str, int | None]:
-    """GPUs held by what waits and their cost a minute, None when a price is unknown."""
-    held = [one for one in stakes if one.gpus_held]
-    costs = [one.micro_usd_per_minute for one in held]
-    known = [cost for cost in costs if cost is not None]
-    return {
-        "gpus": sum(one.gpus_held for one in held),
-        "micro_usd": sum(known) if len(known) == len(costs) else None,
-    }
 
 
 @require_GET
