@@ -1,8 +1,8 @@
 """All tests, in the passes that suit them: `python -m tests.run [PYTEST ARGUMENT …]`.
 
 First everything that may run side by side; then, one after the other, what kills processes,
-drives a browser or takes long; then the behaviour tests that touch a database once more on
-PostgreSQL and Redis, and beside them those on a real Kubernetes control plane. A few
+drives a browser or takes long, and beside it the tests on a real Kubernetes control plane; then
+the behaviour tests that touch a database once more on PostgreSQL and Redis. A few
 failures of a pass are tried once more, alone: what then passes is named as unsteady, since real
 processes on a busy machine miss a deadline now and then, and what fails twice has failed. Every
 skip is printed with its reason, and the last line adds all passes up.
@@ -31,6 +31,7 @@ ALONE = "kill or browser or slow"
 BEHAVIOUR = [f"tests/{app}" for app in ("console", "goals", "agents", "governance", "lineage")]
 TESTS_FAILED, NOTHING_COLLECTED = 1, 5  # pytest's exit statuses
 SECOND_TRIES = 5  # of one pass: more failures than these are no accident
+SLOWEST = 15  # printed with their times: where the minutes of a pass go
 PARALLEL = ("-n", WORKERS, "--dist", "loadfile")
 
 
@@ -94,7 +95,7 @@ def run_pass(
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="clearance-tests-") as directory:
         where = Path(directory)
-        common = ["-q", "-o", f"cache_dir={where / 'cache'}"]
+        common = ["-q", f"--durations={SLOWEST}", "-o", f"cache_dir={where / 'cache'}"]
 
         def run(report: Path, *more: str) -> int:
             command = [sys.executable, "-m", "pytest", *common, f"--junitxml={report}", *more]
@@ -146,8 +147,7 @@ def main(extra: Sequence[str]) -> int:
     alone = ["-m", ALONE, *(["--ignore=tests/cluster"] if is_all else []), *extra]
     ok = [
         run_pass("side by side", [*PARALLEL, "-m", f"not ({ALONE})", *extra],
-                 totals=totals, environment={}),
-        run_pass("one by one", alone, totals=totals, environment={}),
+                 totals=totals, environment={})
     ]  # fmt: skip
     with ThreadPoolExecutor(1) as beside, tempfile.TemporaryFile("w+") as output:
         # A control plane waits more than it works: its tests cost little beside the others.
@@ -155,21 +155,22 @@ def main(extra: Sequence[str]) -> int:
             run_on_kubernetes, ["-m", ALONE, "tests/cluster", *extra],
             totals=meanwhile, output=output,
         ) if is_all else None  # fmt: skip
-        try:
-            with servers() as environment:
-                ok.append(
-                    run_pass("behaviour on PostgreSQL and Redis",
-                             [*PARALLEL, "--database-only", "-m", f"not ({ALONE} or contract)",
-                              *(BEHAVIOUR if is_all else []), *extra],
-                             totals=totals, environment=environment)
-                )  # fmt: skip
-        except MissingServer as missing:
-            totals.skipped[f"behaviour on PostgreSQL and Redis: {missing}"] += 1
+        ok.append(run_pass("one by one", alone, totals=totals, environment={}))
         if cluster is not None:
             ok.append(cluster.result())
             output.seek(0)
             print(output.read(), flush=True)
             totals.include(meanwhile)
+    try:
+        with servers() as environment:
+            ok.append(
+                run_pass("behaviour on PostgreSQL and Redis",
+                         [*PARALLEL, "--database-only", "-m", f"not ({ALONE} or contract)",
+                          *(BEHAVIOUR if is_all else []), *extra],
+                         totals=totals, environment=environment)
+            )  # fmt: skip
+    except MissingServer as missing:
+        totals.skipped[f"behaviour on PostgreSQL and Redis: {missing}"] += 1
     for reason, count in sorted(totals.skipped.items()):
         print(f"skipped {count}: {reason}")
     for test in totals.unsteady:
