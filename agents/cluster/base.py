@@ -157,6 +157,10 @@ class Gpu:
 class Cluster(Protocol):
     """Runs workloads. Every call may be repeated; every method raises only `ClusterError`s."""
 
+    @property
+    def keeps_paused(self) -> bool:
+        """Whether a paused workload goes on where it was, or starts anew when it is resumed."""
+
     def create(self, spec: WorkloadSpec) -> None:
         """Accept a workload; the same spec again is success. Raises `WorkloadConflict`."""
 

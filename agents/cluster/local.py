@@ -99,6 +99,8 @@ class LocalCluster:
     that ask for it.
     """
 
+    keeps_paused = True
+
     def __init__(
         self,
         directory: Path,

@@ -43,6 +43,8 @@ class MemoryCluster:
     `missing_programs` are the program names that `create` refuses, as a real machine would.
     """
 
+    keeps_paused = True  # a test may say otherwise
+
     def __init__(
         self,
         *,

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from agents.cluster import get_cluster
+from agents.models import Attempt
 from goals.domain.budget import parse_budget
 from goals.domain.degrade import parse_degradation
 from goals.domain.states import Phase, Unit
@@ -108,7 +110,24 @@ def _questions(goal: Goal) -> QuerySet[Approval]:
 def _ask(goal: Goal, shortage: Shortage) -> int:
     """As much again as was budgeted at first, and at least what is short."""
     budgeted = parse_budget(goal.spec["budget"]).amounts().get(shortage.unit.value)
-    return min(max(budgeted or DEFAULT_ASK[shortage.unit], shortage.wanted), BIGGEST_AMOUNT)
+    least = max(shortage.wanted, _to_start_anew(goal, shortage))
+    return min(max(budgeted or DEFAULT_ASK[shortage.unit], least), BIGGEST_AMOUNT)
+
+
+def _to_start_anew(goal: Goal, shortage: Shortage) -> int:
+    """GPU-milliseconds of a whole run, where a pause ends the program; 0 where it keeps it.
+
+    What an attempt has used was not enough, whatever its estimate says: so much again doubles
+    what it gets, and it lands after a few answers instead of starting anew for ever.
+    """
+    if shortage.unit != Unit.GPU_MS or get_cluster().keeps_paused:
+        return 0
+    attempt = Attempt.objects.filter(pk=shortage.attempt_uid).first()
+    graph = goal.graphs.filter(digest=goal.graph_digest).first()
+    if attempt is None or graph is None:
+        return 0
+    forecast = graph.estimates.get(attempt.task, {}).get("gpu_seconds", {})
+    return max(attempt.gpu_ms, round((forecast.get("p90") or 0) * 1000))
 
 
 def granted_amount(approval: Approval, request: dict[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """The economic throttle: who is asked, how often, and what each answer and each price does."""
 
+import json
 from typing import Any
 
 import pytest
@@ -60,6 +61,10 @@ def account(goal: Goal, unit: str) -> Any:
     return found
 
 
+def asked(approval: Approval) -> int:
+    return int(json.loads(approval.request_canonical)["ask"])
+
+
 def run_out(tower: Any, *, more: str = "", budget: str = "12 GPU-seconds") -> Goal:
     tower.register("tuner", gpus=1)
     goal = tower.apply(agents="tuner", budget=budget, more=more).goal
@@ -78,6 +83,19 @@ def test_waiting_for_an_answer_writes_nothing(tower: Any) -> None:
         tower.reconcile(goal)
     assert JournalRecord.objects.count() == records
     assert Approval.objects.count() == 1
+
+
+def test_where_a_pause_ends_the_program_a_whole_run_is_asked_for(tower: Any) -> None:
+    tower.twins.cluster.keeps_paused = False
+    goal = run_out(tower)
+    first = pending(goal)
+    assert asked(first) == 20_000  # its estimate, and not the 12 that were budgeted
+    answer(tower, first)
+    for _ in range(10):
+        tower.reconcile(goal)
+        tower.twins.cluster.advance(4_000)
+    tower.reconcile(goal)
+    assert asked(pending(goal)) == 32_000  # that was not enough
 
 
 def test_less_may_be_granted_and_what_it_does_not_cover_is_asked_anew(tower: Any) -> None:

@@ -68,6 +68,8 @@ LOG_BYTES_MAX: Final = 8 << 20
 class KubernetesCluster:
     """Jobs of one Kubernetes context, found by label in every namespace."""
 
+    keeps_paused = False  # a suspended Job has no pod
+
     def __init__(
         self,
         api: KubernetesApi,
