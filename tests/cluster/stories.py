@@ -93,8 +93,13 @@ class Told:
             timeouts=TIMEOUTS,
         )
 
+    @property
+    def deadline(self) -> float:
+        """When whoever waits gives up; an outage is no reason to."""
+        return time.monotonic() + PATIENCE_SECONDS + (self.plan.outage or (0.0, 0.0))[1]
+
     def until(self, holds: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = self.deadline
         while not (found := holds()):
             if time.monotonic() > deadline:
                 raise Unlike(f"never {what}: {self.end()}")
@@ -107,7 +112,7 @@ class Told:
     def settle(self, expected: Any) -> Any:
         """The end once nothing changes any more; `expected` ends the wait as soon as it is so."""
         quiet = REFERENCE_QUIET_SECONDS if expected is None else QUIET_SECONDS
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = self.deadline
         last, since = None, time.monotonic()
         while True:
             now = self.end()
@@ -399,7 +404,7 @@ class Worker:
 
     def do(self, step: Callable[[KubernetesCluster], Any]) -> Any:
         """Take a step until it is taken, as reconcile does."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = self._told.deadline
         while True:
             try:
                 return step(self.cluster)

@@ -1,9 +1,10 @@
-"""Tell stories under seeded faults: `python -m tests.cluster.storm PLANE.json FIRST COUNT LANES`.
+"""Tell stories under seeded faults: `python -m tests.cluster.storm PLANE.json --count 300`.
 
 A process of its own, with a database of its own. Prints one line of JSON for each run: its story,
 its seed, what it came to and what was wrong with that (nothing, it is hoped).
 """
 
+import argparse
 import json
 import logging
 import os
@@ -154,11 +155,10 @@ def over_limit(times: Sequence[float], *, per_second: float, burst: int) -> floa
     return worst if worst > CALLS_TOO_MANY else 0.0
 
 
-def run_one(place: Any, seed: int, story: Any, expected: Any) -> dict[str, Any]:
+def run_one(place: Any, seed: int, story: Any, expected: Any, plan: Any) -> dict[str, Any]:
     """One perturbed run."""
     from django.db import close_old_connections
 
-    from tests.cluster.fault_plan import plan_of
     from tests.cluster.stories import Unlike, tell
 
     began = time.monotonic()
@@ -166,7 +166,7 @@ def run_one(place: Any, seed: int, story: Any, expected: Any) -> dict[str, Any]:
     said: dict[str, Any] = {"seed": seed, "story": story.__name__, "wrong": []}
     try:
         end, run = tell(place, f"s{seed}-{story.__name__.replace('_', '-')}"[:50], story,
-                        plan_of(seed), expected)  # fmt: skip
+                        plan, expected)  # fmt: skip
         if end != expected:
             said["wrong"].append(f"ended as {json.dumps(end)}, not as {json.dumps(expected)}")
         said["wrong"] += judge(run)
@@ -184,9 +184,8 @@ def run_one(place: Any, seed: int, story: Any, expected: Any) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the seeds; 1 when anything was wrong."""
-    found = json.loads(Path(arguments[0]).read_text())
-    first, count, lanes = (int(one) for one in arguments[1:4])
-    only = arguments[4] if len(arguments) > 4 else ""
+    asked = _parser().parse_args(arguments)
+    found = json.loads(asked.plane.read_text())
     # Dozens of operators share this database, of which each has its own in life: on no disk.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="clearance-storm-", dir=memory) as name:
@@ -199,16 +198,34 @@ def main(arguments: Sequence[str]) -> int:
         home = Path(found["directory"])
         plane = ControlPlane(found["url"], home / "kubeconfig", home, found["token"])
         with fault_proxy(plane) as proxy:
-            return storm(plane, proxy, range(first, first + count), lanes, directory, only)
+            return storm(plane, proxy, asked, directory)
 
 
-def storm(
-    plane: Any, proxy: Any, seeds: Sequence[int], lanes: int, directory: Path, only: str
-) -> int:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Stories under seeded faults.")
+    parser.add_argument("plane", type=Path, help="url, token and directory of the control plane")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--count", type=int, default=300, help="how many runs")
+    parser.add_argument("--lanes", type=int, default=16, help="how many at once")
+    parser.add_argument("--only", default="", help="stories with this in their name")
+    parser.add_argument("--outage", type=float, help="one outage of so many seconds in each run")
+    return parser
+
+
+def plan_for(seed: int, outage: float | None) -> Any:
+    """The plan of a seed; with an outage, that and nothing else."""
+    from tests.cluster.fault_plan import Plan, plan_of
+
+    return plan_of(seed) if outage is None else Plan(seed=seed, outage=(0.5, 0.5 + outage))
+
+
+def storm(plane: Any, proxy: Any, asked: argparse.Namespace, directory: Path) -> int:
     """Tell a story for each seed, as many at once as there are lanes."""
     from tests.cluster.stories import ATTEMPT_STORIES, GOAL_STORIES, reference
 
-    stories = [one for one in (*GOAL_STORIES, *ATTEMPT_STORIES) if only in one.__name__]
+    lanes = asked.lanes
+    seeds = range(asked.first, asked.first + asked.count)
+    stories = [one for one in (*GOAL_STORIES, *ATTEMPT_STORIES) if asked.only in one.__name__]
     died: list[str] = []
     threading.excepthook = lambda how: died.append(
         "".join(traceback.format_exception(how.exc_type, how.exc_value, how.exc_traceback))
@@ -240,7 +257,9 @@ def storm(
         runs = [
             pool.submit(
                 in_a_lane,
-                lambda place, seed=seed, story=story: run_one(place, seed, story, expected[story]),
+                lambda place, seed=seed, story=story: run_one(
+                    place, seed, story, expected[story], plan_for(seed, asked.outage)
+                ),
             )
             for seed in seeds
             for story in [stories[seed % len(stories)]]

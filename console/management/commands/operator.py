@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from agents.cluster.kubernetes.api import KubernetesApi, RateLimit
 from agents.survey.surveyor import Survey
 from console.tower.programs import show_at_work
-from goals.operator.election import Election
+from goals.operator.election import TERM_SECONDS, Election
 from goals.operator.program import Operator
 
 PREFIX = "kubernetes:"
@@ -41,6 +41,13 @@ class Command(BaseCommand):
             "--namespace", default="default", help="namespace of the Lease (default: default)"
         )
         parser.add_argument(
+            "--only-namespace", default="", help="leave every other namespace alone"
+        )
+        parser.add_argument(
+            "--lease-seconds", type=int, default=TERM_SECONDS,
+            help="how long a leader that is gone is waited for (default: %(default)s)",
+        )  # fmt: skip
+        parser.add_argument(
             "--requests-per-second", type=float, default=50.0, help="to the API server, on average"
         )
 
@@ -55,12 +62,17 @@ class Command(BaseCommand):
         rate = options["requests_per_second"]
         if not 0 < rate <= 10_000:
             raise CommandError("--requests-per-second: a number above 0, at most 10000.")
+        term = options["lease_seconds"]
+        if not 1 <= term <= 3600:
+            raise CommandError("--lease-seconds: a whole number from 1 to 3600.")
         api = KubernetesApi(
             url.removeprefix(PREFIX), limit=RateLimit(per_second=rate, burst=max(1, int(2 * rate)))
         )
         identity = f"{socket.gethostname()}_{os.getpid()}"
-        election = ShownElection(api, identity=identity, namespace=options["namespace"])
-        operator = Operator(api, election=election)
+        election = ShownElection(
+            api, identity=identity, namespace=options["namespace"], term_seconds=term
+        )
+        operator = Operator(api, election=election, namespace=options["only_namespace"])
         context = url.removeprefix(PREFIX)
         survey = Survey(
             KubernetesApi(context, limit=RateLimit(per_second=SURVEY_RATE, burst=2 * SURVEY_RATE)),
