@@ -23,7 +23,7 @@ from tests.with_servers import free_port, with_parent_death
 
 ROOT = Path(__file__).parents[1]
 RATE = 200.0  # reviews a second, arriving at random (exponential gaps)
-SECONDS = 15.0
+SECONDS = 8.0
 WARM_SECONDS = 2.0
 CONNECTIONS = 16  # the API server opens as many as it has requests at once
 AIM_MS = 20.0

@@ -22,7 +22,7 @@ from governance.services.decisions import record_once
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 1.0
-BATCH: Final = 200  # decisions of one transaction: the journal is locked for as long
+BATCH: Final = 50  # decisions of one transaction: the journal is locked for as long
 READ_BYTES: Final = 1 << 20
 ODD_SUFFIX: Final = ".odd"  # lines that no database takes, kept for people
 

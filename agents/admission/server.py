@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 from typing import Any, Final
 
 import uvicorn
@@ -12,6 +13,9 @@ from agents.admission.keeping import Shown
 # Longer than the API server keeps a connection it does not use (90 s), so that it never writes a
 # review into one that is being closed here.
 KEEP_ALIVE_SECONDS: Final = 300
+# How long a thread that writes decisions to the database may keep a review waiting, each time the
+# review comes back from the sandbox or the disk. Python's own is ten times that.
+SWITCH_SECONDS: Final = 0.0005
 DRAIN_SECONDS: Final = 5  # what a server that is told to stop gives the reviews it is answering
 
 
@@ -43,5 +47,6 @@ class AdmissionServer(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         """Begin to listen."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._shown.loop = asyncio.get_running_loop()
         await super().startup(sockets)

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -47,13 +47,22 @@ def line_of(decisions: Sequence[Decision]) -> bytes:
     document["decisions"] = [
         {
             **{name: getattr(one, name) for name in FIELDS},
+            "messages": _sayable(one.messages),
             "uid": str(one.uid),
             "at": one.at.isoformat(),
         }
         for one in decisions
     ]
-    # PostgreSQL's JSON holds no NUL; in the input it stands escaped, as text.
-    return json.dumps(document).replace("\\u0000", "\\ufffd").encode() + b"\n"
+    return json.dumps(document).encode() + b"\n"
+
+
+def _sayable(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """PostgreSQL's JSON holds no NUL; in the input it stands escaped, as text."""
+    return [
+        {key: one.replace("\0", "\ufffd") if isinstance(one, str) else one
+         for key, one in message.items()}
+        for message in messages
+    ]  # fmt: skip
 
 
 def decisions_of(line: bytes) -> list[Decision]:
