@@ -52,7 +52,6 @@ def focused(one: Person) -> str:
 def test_home_is_the_tower(ada: Person) -> None:
     ada.go("/")
     ada.page.wait_for_url("**/tower")
-    ada.complaints = [text for text in ada.complaints if "GL Driver" not in text]
 
 
 def test_rows_are_walked_opened_and_kept_in_the_permalink(ada: Person) -> None:
@@ -179,6 +178,43 @@ def test_shown_rows_are_filtered_with_the_grammar_and_counted(ada: Person, conso
     assert shown("no row says this") == 0
     ada.page.get_by_role("button", name="Show all rows").click()
     assert sum(row.is_visible() for row in rows.all()) == total
+
+
+def test_a_change_of_a_filter_asks_the_server_once(ada: Person) -> None:
+    asked: list[str] = []
+    ada.page.on(
+        "request",
+        lambda one: asked.append(one.url) if one.headers.get("hx-source") == "form" else None,
+    )  # the live part asks by itself as well
+
+    def settled(text: str) -> list[str]:
+        """What was asked for this text, once nothing more comes for longer than a form waits."""
+        ada.page.wait_for_timeout(900)
+        found = [url for url in asked if f"q={text}" in url]
+        asked.clear()
+        return found
+
+    for path in ("/goals", "/agents", "/approvals", "/approvals/decided", "/people", "/gpus"):
+        ada.go(path)
+        ada.page.wait_for_load_state("networkidle")
+        box = ada.page.locator("#id_q")
+        box.focus()
+        ada.page.keyboard.type("abc", delay=20)
+        assert len(settled("abc")) == 1, f"{path}: typing"
+        ada.page.keyboard.press("Tab")
+        assert settled("abc") == [], f"{path}: leaving the box"
+        box.focus()
+        ada.page.keyboard.press("End")
+        ada.page.keyboard.type("d", delay=20)
+        ada.page.keyboard.press("Enter")
+        assert len(settled("abcd")) == 1, f"{path}: typing and Enter"
+        ada.page.wait_for_timeout(200)
+        box.press("Enter")
+        assert len(settled("abcd")) == 1, f"{path}: a press without a change"
+    ada.go("/goals")
+    ada.page.locator("#id_phase").select_option("Running")
+    assert len([url for url in settled("") if "phase=Running" in url]) == 1
+    ada.page.wait_for_url("**/goals?*phase=Running*")
 
 
 def test_a_table_is_saved_as_csv(ada: Person) -> None:

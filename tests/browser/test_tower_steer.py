@@ -92,10 +92,6 @@ def chosen(one: Person, count: int) -> None:
     one.page.locator(".steer-bar").get_by_text(words, exact=True).wait_for()
 
 
-def complaints(one: Person) -> list[str]:
-    return [text for text in one.complaints if "GL Driver Message" not in text]
-
-
 def test_map_and_table_choose_alike_and_the_link_keeps_it(tower: RealTower, browser: Any) -> None:
     olga = look(browser, tower, "olga")
     agents = shown(olga)
@@ -122,7 +118,7 @@ def test_map_and_table_choose_alike_and_the_link_keeps_it(tower: RealTower, brow
     chosen(again, 2)
     again.page.keyboard.press("Control+a")
     chosen(again, agents)
-    assert complaints(olga) == complaints(again) == []
+    assert olga.complaints == again.complaints == []
 
 
 def test_a_step_for_many_is_shown_confirmed_and_done_once(tower: RealTower, browser: Any) -> None:
@@ -143,7 +139,7 @@ def test_a_step_for_many_is_shown_confirmed_and_done_once(tower: RealTower, brow
     olga.page.keyboard.press("p")
     olga.sees("Nothing of it can be steered so.", within="#steer-dialog")
     assert dialog.get_by_text("is paused by a person already").count() == hit
-    assert complaints(olga) == []
+    assert olga.complaints == []
 
 
 def test_who_may_only_look_is_told_whom_to_ask(tower: RealTower, browser: Any) -> None:
@@ -181,7 +177,7 @@ def test_the_past_is_marked_kept_in_the_link_and_left_by_escape(
     olga.page.locator(".past-notice").wait_for(state="hidden")
     assert shown(olga) > 0
     assert "at=" not in olga.page.url
-    assert complaints(olga) == complaints(there) == []
+    assert olga.complaints == there.complaints == []
 
 
 def test_two_keys_and_a_confirm_throw_the_kill_switch(tower: RealTower, browser: Any) -> None:
@@ -202,4 +198,4 @@ def test_two_keys_and_a_confirm_throw_the_kill_switch(tower: RealTower, browser:
     olga.page.get_by_role("button", name="Lift").click()
     olga.page.locator("#confirm").get_by_role("button", name="Lift").click()
     olga.sees("No kill switch stands")
-    assert complaints(olga) == []
+    assert olga.complaints == []

@@ -2,7 +2,8 @@
 
 import { badge, duration, element, goalUrl, gpuTime, setText } from "./dom.js";
 import { FleetFeed } from "./feed.js";
-import { parseFilter, wordsOf } from "./filter.js";
+import { parseFilter } from "../shell/grammar.js";
+import { KEYS, wordsOf } from "./filter.js";
 import { KillDialog } from "./kill.js";
 import { GROUPS } from "./layout.js";
 import { FleetMap } from "./map.js";
@@ -79,11 +80,7 @@ class FleetTower extends HTMLElement {
       });
     }
     document.addEventListener("keydown", (event) => {
-      const isTyping = event.target.closest("input, textarea, select");
-      if (event.key === "/" && !isTyping) {
-        event.preventDefault();
-        this.filter.focus();
-      } else if (event.key === "Escape" && event.target === this.filter) this.map.host.focus();
+      if (event.key === "Escape" && event.target === this.filter) this.map.host.focus();
       else if (event.key === "Escape" && this.past.at !== null && !document.querySelector("dialog[open]")) this.past.live();
     });
     for (const button of this.querySelectorAll("[data-tool]")) {
@@ -150,6 +147,7 @@ class FleetTower extends HTMLElement {
     setText(this.querySelector("[data-chosen]"), count === 1 ? "1 agent chosen" : `${count.toLocaleString("en")} agents chosen`);
     setText(this.querySelector("[data-chosen-note]"), count > MAX_LINKED ? "too many for the link of this page" : "");
     this.querySelector(".steer-bar").hidden = count === 0 || this.past.at !== null;
+    this.steering.judge();
   }
 
   showPast(frame) {
@@ -186,7 +184,7 @@ class FleetTower extends HTMLElement {
     this.wantedAt = asked.get("at") ?? "";
     this.keepsChosen = asked.has("chosen");
     this.selection.kept = new Set((asked.get("chosen") ?? "").split(",").filter(Boolean).slice(0, MAX_LINKED));
-    this.matcher = parseFilter(this.text);
+    this.matcher = parseFilter(this.text, KEYS);
   }
 
   writeAddress() {
@@ -203,7 +201,7 @@ class FleetTower extends HTMLElement {
 
   refilter() {
     this.text = this.filter.value;
-    this.matcher = parseFilter(this.text);
+    this.matcher = parseFilter(this.text, KEYS);
     const problem = this.querySelector(".filter-problem");
     setText(problem, this.matcher.error);
     this.filter.setAttribute("aria-invalid", this.matcher.error ? "true" : "false");
@@ -276,8 +274,10 @@ class FleetTower extends HTMLElement {
     for (const slot of this.map.slots) counts[this.store.state[slot]] += 1;
     STATES.forEach((state, i) => setText(this.querySelector(`[data-count="${state}"]`), counts[i].toLocaleString("en")));
     const [shown, all] = [this.map.slots.length, this.store.count];
-    const total = this.matcher.isEmpty ? `${all.toLocaleString("en")} agents` : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`;
-    setText(this.querySelector("[data-total]"), all === 1 && this.matcher.isEmpty ? "1 agent" : total);
+    const foreign = this.store.foreign();
+    const ours = all - foreign;
+    const whole = `${ours.toLocaleString("en")} ${ours === 1 ? "agent" : "agents"}${foreign ? `, ${foreign.toLocaleString("en")} not ours` : ""}`;
+    setText(this.querySelector("[data-total]"), this.matcher.isEmpty ? whole : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`);
     this.showEmpty(shown, all);
   }
 
@@ -312,7 +312,7 @@ class FleetTower extends HTMLElement {
   }
 
   openRun(slot) {
-    location.assign(`/attempts/${this.store.run(slot).uid}`);
+    location.assign(pageOf(this.store.run(slot)));
   }
 
   showSelected() {
@@ -327,7 +327,9 @@ class FleetTower extends HTMLElement {
     if (panel.dataset.run !== run.uid) {
       panel.dataset.run = run.uid;
       setText(panel.querySelector("[data-field=agent]"), run.agent);
-      panel.querySelector("[data-link=attempt]").href = `/attempts/${run.uid}`;
+      const link = panel.querySelector("[data-link=attempt]");
+      link.href = pageOf(run);
+      setText(link, run.isForeign ? "Open in the catalogue" : "Open attempt");
       panel.querySelector("[data-link=goal]").hidden = !run.goal;
       if (run.goal) {
         panel.querySelector("[data-link=goal]").href = goalUrl(run.goal);
@@ -340,7 +342,7 @@ class FleetTower extends HTMLElement {
       kind: `${run.role}, ${run.gpus ? "holds GPUs" : "no GPU"}`,
       node: run.node || (run.gpus ? "unknown" : "no GPU"),
       doing: doing(run),
-      gpu: run.gpus ? `${gpuTime(run.gpuMs)} on ${run.gpus}` : "no GPU",
+      gpu: run.gpus ? `${run.isForeign ? "not metered" : gpuTime(run.gpuMs)} on ${run.gpus}` : "no GPU",
       changed: `${duration(Date.now() - run.changed)} ago`,
       namespace: run.namespace,
     };
@@ -373,6 +375,11 @@ class FleetTower extends HTMLElement {
     const spans = frame?.busAge;
     setText(this.querySelector("[data-spans]"), spans === null || spans === undefined || spans > 10000 ? "what agents do is not heard" : "");
   }
+}
+
+/** Where one run has a page of its own. */
+function pageOf(run) {
+  return run.isForeign ? `/catalogue/${run.uid}` : `/attempts/${run.uid}`;
 }
 
 customElements.define("fleet-tower", FleetTower);

@@ -21,7 +21,7 @@ function matcher(wanted, keys) {
   if (/^-l(\s|$)/.test(wanted)) return labels(wanted.slice(2), keys);
   if (/^-f(\s|$)/.test(wanted)) {
     const letters = wanted.slice(2).replace(/\s/g, "").toLowerCase();
-    return (words) => isFuzzy(letters, Object.values(words).join(" ").toLowerCase());
+    return (words) => Object.values(words).some((word) => isFuzzy(letters, word.toLowerCase()));
   }
   let pattern;
   try {

@@ -4,6 +4,7 @@ import "./confirm.js";
 import { watchRows } from "./filter.js";
 import { listen } from "./keys.js";
 import { open } from "./dialogs.js";
+import { watchFilterForms } from "./refilter.js";
 
 for (const opener of document.querySelectorAll("[data-opens]")) {
   opener.hidden = false;
@@ -11,4 +12,5 @@ for (const opener of document.querySelectorAll("[data-opens]")) {
 }
 document.querySelector(".main-nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 watchRows();
+watchFilterForms();
 listen();
