@@ -30,7 +30,9 @@ SHOWN: Final = {
 
 def visible_entries(principal: Principal) -> QuerySet[ClusterWorkload]:
     """Entries of the catalogue in the namespaces that the person may see, likeliest first."""
-    found = ClusterWorkload.objects.filter(within(principal, Permission.VIEW))
+    is_there = Q(is_listed=True) | ~Q(state="")  # what is gone stays for what a person made of it
+    is_marked = Q(agent__isnull=False) | Q(ignored_at__isnull=False)
+    found = ClusterWorkload.objects.filter(within(principal, Permission.VIEW), is_there | is_marked)
     return found.select_related("agent").order_by("-score", "namespace", "kind", "name")
 
 

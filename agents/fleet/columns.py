@@ -115,6 +115,8 @@ class FleetColumns:
             if slot is not None and self.runs["gpu_ms"][slot] < gpu_ms:
                 self.runs["gpu_ms"][slot] = gpu_ms
                 self.runs["is_dirty"][slot] = True
+        for uid in changes.gone_runs:
+            self._drop_run(uid.bytes)
         for uid in changes.gone_goals:
             self._drop_goal(uid.bytes)
         if changes.is_whole:
@@ -168,6 +170,8 @@ class FleetColumns:
             row["is_dirty"] = True
         if row["gpu_ms"] < fact.gpu_ms:
             row["gpu_ms"], row["is_dirty"] = fact.gpu_ms, True
+        if row["gpus"] != (gpus := min(fact.gpus, 0xFFFF)):  # a workload of others was scaled
+            row["gpus"], row["is_new"], row["is_dirty"] = gpus, True, True
 
     def _add_run(self, fact: RunFact) -> int | None:
         if len(self._run_slots) >= self._max_runs:

@@ -35,9 +35,15 @@ class Kind(IntEnum):
     GPU = 1  # square: holds GPUs
     CRITICAL = 2  # diamond: the role the quota keeps GPUs for
     EXPERIMENTAL = 3  # triangle: the role the starter bundle limits
+    FOREIGN = 4  # cross: a workload of the cluster that is not ours; nothing here steers it
 
 
-ROLE_KINDS = {"revenue-critical": Kind.CRITICAL, "experimental": Kind.EXPERIMENTAL}
+FOREIGN_ROLE = "not ours"  # no agent can be given it: roles are DNS labels
+ROLE_KINDS = {
+    "revenue-critical": Kind.CRITICAL,
+    "experimental": Kind.EXPERIMENTAL,
+    FOREIGN_ROLE: Kind.FOREIGN,
+}
 
 
 def kind_of(*, role: str, gpus: int) -> Kind:
@@ -115,5 +121,6 @@ class Changes:
     runs: Sequence[RunFact] = field(default_factory=tuple)
     goals: Sequence[GoalFact] = field(default_factory=tuple)
     meters: Sequence[tuple[UUID, int]] = field(default_factory=tuple)  # attempt, GPU-ms
+    gone_runs: Sequence[UUID] = field(default_factory=tuple)
     gone_goals: Sequence[UUID] = field(default_factory=tuple)
     is_whole: bool = False

@@ -15,6 +15,7 @@ ROWS_AT_ONCE: Final = 400  # names in one statement; SQLite may allow no more th
 SURVEY: Final = 1  # the row of ClusterSurvey
 # A sampler on the node itself knows more than what the node offers; it may be away so long.
 SAMPLER_KEPT: Final = dt.timedelta(minutes=5)
+GONE_KEPT: Final = dt.timedelta(minutes=10)  # so that every open map has heard of it
 NO_PODS: Final[Mapping[str, Any]] = {
     "state": "", "reason": "", "pods": 0, "running": 0, "gpus": 0, "nodes": [], "started_at": None,
 }  # fmt: skip
@@ -39,7 +40,8 @@ def record_foreign(found: Sequence[Live], *, at: dt.datetime) -> int:
     """Make the rows say what the pods of others say; how many rows changed.
 
     Safe to repeat: rows are compared first, and the very same facts change nothing. A workload
-    without pods stays while its template is in the catalogue or a person marked it.
+    without pods stays while its template is in the catalogue or a person marked it, others for
+    ten minutes.
     """
     rows = {row.uid: row for row in ClusterWorkload.objects.all()}
     now = {live.holder.uid: live for live in found}
@@ -51,17 +53,16 @@ def record_foreign(found: Sequence[Live], *, at: dt.datetime) -> int:
             inserts.append(_new_row(live, at=at))
         elif _is_changed(row, {**_live_fields(live, row), "gone_at": None}, at=at):
             changed.append(row)
-    gone = [row for uid, row in rows.items() if uid not in now and not row.is_listed]
-    dropped = [row.pk for row in gone if not _is_marked(row)]
-    kept = [row for uid, row in rows.items() if uid not in now and row.pk not in set(dropped)]
-    for row in kept:
+    absent = [row for uid, row in rows.items() if uid not in now]
+    dropped = {row.pk for row in absent if _is_forgotten(row, at=at)}
+    for row in (row for row in absent if row.pk not in dropped):
         gone_at = row.gone_at or (None if row.is_listed else at)
         if _is_changed(row, {**NO_PODS, "gone_at": gone_at}, at=at):
             changed.append(row)
     with transaction.atomic():
         ClusterWorkload.objects.bulk_create(inserts, batch_size=ROWS_AT_ONCE, ignore_conflicts=True)
         _update(changed, fields=(*NO_PODS, "images", "service_account", "gone_at", "changed_at"))
-        for part in _parts(dropped):
+        for part in _parts([*dropped]):
             ClusterWorkload.objects.filter(pk__in=part).delete()
     return len(inserts) + len(changed) + len(dropped)
 
@@ -108,8 +109,11 @@ def _is_changed(row: ClusterWorkload, told: Mapping[str, Any], *, at: dt.datetim
     return bool(new)
 
 
-def _is_marked(row: ClusterWorkload) -> bool:
-    return row.ignored_at is not None or row.agent_id is not None
+def _is_forgotten(row: ClusterWorkload, *, at: dt.datetime) -> bool:
+    """Gone for long, and nobody has said what it was."""
+    is_marked = row.ignored_at is not None or row.agent_id is not None
+    is_gone = row.gone_at is not None and at - row.gone_at > GONE_KEPT
+    return is_gone and not is_marked and not row.is_listed
 
 
 ItemT = TypeVar("ItemT")

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from agents.fleet.domain import (
     share_code,
 )
 from agents.models import Attempt
+from console.live.foreign import ForeignFeed
 from goals.domain.states import ACTIVE_PHASES, TERMINAL_PHASES, EntryKind, Unit
 from goals.models import Account, Goal, LedgerEntry
 from governance.domain import ApprovalState
@@ -49,14 +50,19 @@ class Tail:
 class FleetSource:
     """The database as the hub asks it; every method is called in the hub's own thread."""
 
+    def __init__(self) -> None:
+        self._foreign = ForeignFeed()
+
     def load(self) -> tuple[Changes, int]:
-        return load_fleet()
+        changes, next_seq = load_fleet()
+        return replace(changes, runs=[*changes.runs, *self._foreign.load()]), next_seq
 
     def since(self, seq: int) -> Tail:
         return changed_since(seq)
 
     def meters(self) -> Changes:
-        return read_meters()
+        foreign = self._foreign.changes()
+        return replace(foreign, meters=read_meters().meters)
 
 
 def load_fleet() -> tuple[Changes, int]:

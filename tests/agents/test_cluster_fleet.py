@@ -153,8 +153,20 @@ def test_rows_say_what_pods_say_and_the_same_again_changes_nothing() -> None:
     assert (row.state, row.gpus, row.nodes, row.changed_at) == ("running", 1, ["n1"], AT)
     assert row.uid == Holder("Pod", "team-b", "train").uid
     assert record_foreign(foreign_workloads(pods(pod("train", phase="Failed"))), at=LATER) == 2
-    (row,) = ClusterWorkload.objects.all()
+    row.refresh_from_db()
     assert (row.state, row.gpus, row.changed_at) == ("failed", 0, LATER)
+
+
+@db
+def test_what_is_gone_is_kept_until_every_map_has_heard_of_it() -> None:
+    record_foreign(foreign_workloads(pods(pod("train"))), at=AT)
+    record_foreign([], at=LATER)
+    row = ClusterWorkload.objects.get()
+    assert (row.state, row.pods, row.gone_at, row.changed_at) == ("", 0, LATER, LATER)
+    record_foreign([], at=LATER + dt.timedelta(minutes=9))
+    assert ClusterWorkload.objects.exists()
+    assert record_foreign([], at=LATER + dt.timedelta(minutes=11)) == 1
+    assert not ClusterWorkload.objects.exists()
 
 
 @db
