@@ -1,6 +1,12 @@
 /* Draws agents where there is no WebGL2: the same shapes on a 2D canvas, without marks when small. */
 
-import { STATE_TONES } from "./store.js";
+import { FOREIGN, STATE_TONES } from "./store.js";
+
+const ARM = 0.45; // half as wide as a cross is thick
+const CROSS = [
+  [-ARM, -1.1], [ARM, -1.1], [ARM, -ARM], [1.1, -ARM], [1.1, ARM], [ARM, ARM],
+  [ARM, 1.1], [-ARM, 1.1], [-ARM, ARM], [-1.1, ARM], [-1.1, -ARM], [-ARM, -ARM],
+];
 
 export class CanvasRenderer {
   constructor(canvas) {
@@ -56,6 +62,7 @@ function trace(context, kind, x, y, radius) {
   if (kind === 1) context.rect(x - radius * 0.9, y - radius * 0.9, radius * 1.8, radius * 1.8);
   else if (kind === 2) polygon(context, [[x, y - radius * 1.25], [x + radius * 1.25, y], [x, y + radius * 1.25], [x - radius * 1.25, y]]);
   else if (kind === 3) polygon(context, [[x, y - radius * 1.3], [x + radius * 1.2, y + radius], [x - radius * 1.2, y + radius]]);
+  else if (kind === FOREIGN) polygon(context, CROSS.map(([across, down]) => [x + across * radius, y + down * radius]));
   else context.arc(x, y, radius, 0, 2 * Math.PI);
 }
 

@@ -1,5 +1,7 @@
 /* Places of agents on the map: a block of cells for each group, blocks flowing in rows. */
 
+import { FOREIGN } from "./store.js";
+
 export const CELL = 1; // world units; the camera decides how many pixels that is
 const HEAD = 1.6; // first guess of the room for a group's name, in cells
 const LEAST_HEAD = 0.5;
@@ -7,6 +9,7 @@ const MOST_HEAD = 5; // beyond it names would take more room than agents
 const GAP = 1; // between blocks
 const WIDTHS = [0.7, 0.85, 1, 1.06, 1.15, 1.3, 1.5, 1.8, 2.3]; // tried against the ideal
 const BY_NAME = new Intl.Collator("en", { numeric: true }); // goal-2 before goal-10
+const FOREIGN_GROUP = "foreign"; // Goals have numbers
 const GROUPS = ["goal", "namespace", "node", "role"];
 
 export { GROUPS };
@@ -85,23 +88,25 @@ function blockArea(count, head) {
 function groupsOf(store, slots, by) {
   const groups = new Map();
   for (const slot of slots) {
-    const key = by === "goal" ? store.goal[slot] : store[by][slot];
+    const isApart = by === "goal" && store.kind[slot] === FOREIGN;
+    const key = isApart ? FOREIGN_GROUP : by === "goal" ? store.goal[slot] : store[by][slot];
     let group = groups.get(key);
     if (!group) groups.set(key, (group = { key, slots: [], ...titleOf(store, slot, by) }));
     group.slots.push(slot);
   }
   const sorted = [...groups.values()];
-  sorted.sort((one, other) => BY_NAME.compare(one.title, other.title));
+  sorted.sort((one, other) => one.isForeign - other.isForeign || BY_NAME.compare(one.title, other.title));
   return sorted;
 }
 
 function titleOf(store, slot, by) {
   if (by !== "goal") {
     const title = store.names[store[by][slot]];
-    return { title: title || (by === "node" ? "no node known" : "none"), goal: null };
+    return { title: title || (by === "node" ? "no node known" : "none"), goal: null, isForeign: false };
   }
+  if (store.kind[slot] === FOREIGN) return { title: "not ours", goal: null, isForeign: true };
   const goal = store.goalOf(slot);
-  return { title: goal ? goal.name : "no Goal known", goal };
+  return { title: goal ? goal.name : "no Goal known", goal, isForeign: false };
 }
 
 /** How many of each state a group holds. */

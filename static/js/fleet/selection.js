@@ -1,6 +1,7 @@
 /* Which agents are chosen: a mark in the store for each, kept by uid when everything is renumbered. */
 
 import { uuid } from "./frames.js";
+import { FOREIGN } from "./store.js";
 
 export const MAX_LINKED = 40; // uids of a permalink; a longer address is cut by some programs
 
@@ -46,9 +47,18 @@ export class Selection {
   }
 
   uids() {
+    return this.found(() => true);
+  }
+
+  /** Those of ours: what is not ours cannot be steered. */
+  steerable() {
+    return this.found((slot) => this.store.kind[slot] !== FOREIGN);
+  }
+
+  found(isWanted) {
     const { store } = this;
     const found = [];
-    for (let slot = 0; slot < store.top; slot += 1) if (store.marked[slot]) found.push(uuid(store.uid, slot));
+    for (let slot = 0; slot < store.top; slot += 1) if (store.marked[slot] && isWanted(slot)) found.push(uuid(store.uid, slot));
     return found;
   }
 

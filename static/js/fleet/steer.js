@@ -28,8 +28,25 @@ export class Steering {
     return this.bar.querySelector("[data-step]").disabled;
   }
 
+  /** What is not ours is not steered from here: say so, and take the buttons away while nothing else is chosen. */
+  judge() {
+    const [all, ours] = [this.selection.size, this.selection.steerable().length];
+    const none = all > 0 && ours === 0;
+    for (const button of this.bar.querySelectorAll("[data-step]")) {
+      button.dataset.why ??= button.getAttribute("aria-describedby") ?? ""; // as the server drew it
+      const why = none ? "no-foreign" : button.dataset.why;
+      button.disabled = why !== "";
+      if (why) button.setAttribute("aria-describedby", why);
+      else button.removeAttribute("aria-describedby");
+    }
+    const words = none ? "Not ours: no Goal answers for it, so nothing here pauses or ends it. Its page in the catalogue proposes a registration." : `${all - ours} of them are not ours and are left out.`;
+    const note = this.bar.querySelector("#no-foreign");
+    note.hidden = all === ours;
+    setText(note, words);
+  }
+
   async preview(step) {
-    const uids = this.selection.uids();
+    const uids = this.selection.steerable();
     if (!uids.length || this.mayNot || document.querySelector("dialog[open]")) return;
     this.order = { step, attempts: uids };
     this.show(`${STEPS[step][0]} what is chosen?`, "Asking what that hits …", []);

@@ -6,6 +6,7 @@ import { DELTA, SNAPSHOT, UNKNOWN, UNKNOWN_CONFIDENCE, UNKNOWN_SHARE, uuid } fro
 export const STATES = ["pending", "running", "paused", "succeeded", "failed", "stopped", "lost"];
 export const STATE_SHAPES = ["○", "▶", "‖", "✓", "✕", "■", "?"];
 export const STATE_TONES = ["idle", "active", "warning", "good", "danger", "idle", "warning"];
+export const FOREIGN = 4; // the kind of a workload that is not ours
 const TRAIL = 6; // last states kept for each run
 const NONE = 15; // no state, in a trail of four bits each
 
@@ -124,6 +125,13 @@ export class FleetStore {
     }
   }
 
+  /** How many are not ours. */
+  foreign() {
+    let count = 0;
+    for (let slot = 0; slot < this.top; slot += 1) if (this.alive[slot] && this.kind[slot] === FOREIGN) count += 1;
+    return count;
+  }
+
   goalOf(slot) {
     return this.goal[slot] === UNKNOWN ? null : this.goals[this.goal[slot]] ?? null;
   }
@@ -143,6 +151,7 @@ export class FleetStore {
       span: name("span"),
       state: this.state[slot],
       kind: this.kind[slot],
+      isForeign: this.kind[slot] === FOREIGN,
       gpus: this.gpus[slot],
       gpuMs: this.gpu_ms[slot],
       confidence: code === UNKNOWN_CONFIDENCE ? null : code / 200,

@@ -1,7 +1,7 @@
 /* Flight strips: a Goal each, in the bay where it stands, with its fuel gauge. */
 
 import { badge, duration, element, goalUrl, setText } from "./dom.js";
-import { STATES, STATE_SHAPES } from "./store.js";
+import { FOREIGN, STATES, STATE_SHAPES, STATE_TONES } from "./store.js";
 
 const SHOWN = 40; // strips of one bay; the list of Goals has them all
 const BAYS = {
@@ -59,6 +59,29 @@ export class Strips {
       list.closest(".bay").hidden = goals.length === 0;
     }
     for (const uid of this.made.keys()) if (!alive.has(uid)) this.made.delete(uid);
+    this.updateForeign();
+  }
+
+  /** Workloads that are not ours: their own bay, those that hold GPUs first. */
+  updateForeign() {
+    const bay = this.host.querySelector("[data-foreign]");
+    const { store } = this;
+    const found = [];
+    for (let slot = 0; slot < store.top; slot += 1) {
+      if (store.alive[slot] && store.kind[slot] === FOREIGN) found.push(slot);
+    }
+    bay.closest(".bay").hidden = found.length === 0;
+    setText(this.host.querySelector("[data-foreign-count]"), String(found.length));
+    if (!found.length) return bay.replaceChildren();
+    found.sort((one, other) => store.gpus[other] - store.gpus[one] || byName(store, one, other));
+    const runs = found.slice(0, SHOWN).map((slot) => store.run(slot));
+    const shown = runs.map((run) => [run.uid, run.state, run.gpus].join()).join(";");
+    if (shown === this.shownForeign) return; // the focus stays where it is
+    this.shownForeign = shown;
+    bay.replaceChildren(...runs.map(foreignStrip));
+    const more = this.host.querySelector("[data-foreign-more]");
+    more.hidden = found.length <= SHOWN;
+    setText(more.querySelector("[data-more]"), String(found.length - SHOWN));
   }
 
   /** Agents of each Goal by state. */
@@ -93,6 +116,24 @@ export class Strips {
     setText(strip.querySelector(".strip-note"), noteText(goal, now));
     return strip;
   }
+}
+
+function byName(store, one, other) {
+  return store.names[store.agent[one]] < store.names[store.agent[other]] ? -1 : 1;
+}
+
+function foreignStrip(run) {
+  return element(
+    "li",
+    { class: "strip", "data-phase": "Foreign" },
+    element(
+      "div",
+      { class: "strip-head" },
+      element("span", {}, element("a", { class: "strip-name", href: `/catalogue/${run.uid}` }, run.agent), " ", element("span", { class: "quiet" }, run.namespace)),
+      badge(STATE_TONES[run.state], STATE_SHAPES[run.state], STATES[run.state]),
+    ),
+    element("div", { class: "strip-line" }, element("span", {}, `${run.task}, not ours`), element("span", {}, run.gpus ? `${run.gpus} GPU${run.gpus === 1 ? "" : "s"}` : "no GPU")),
+  );
 }
 
 function newStrip(goal) {

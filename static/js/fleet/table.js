@@ -125,8 +125,8 @@ export class FleetTable {
     setText(state.children[0], STATE_SHAPES[run.state]);
     setText(state.children[1], STATES[run.state]);
     const texts = [
-      run.agent, run.task, run.goal?.name ?? "unknown", run.namespace, run.role, run.node || (run.gpus ? "unknown" : "no GPU"),
-      doing(run), run.gpus ? gpuTime(run.gpuMs) : "no GPU",
+      run.agent, run.task, run.goal?.name ?? (run.isForeign ? "none" : "unknown"), run.namespace, run.role, run.node || (run.gpus ? "unknown" : "no GPU"),
+      doing(run), run.gpus ? (run.isForeign ? `${run.gpus} held` : gpuTime(run.gpuMs)) : "no GPU",
     ];
     cells.forEach((cell, i) => setText(cell, texts[i]));
   }

@@ -30,6 +30,7 @@ float shape(vec2 p, int kind) {
   if (kind == 1) return max(abs(p.x), abs(p.y)) - 0.62;
   if (kind == 2) return (abs(p.x) + abs(p.y) - 0.88) * 0.72;
   if (kind == 3) return max(abs(p.x) * 0.87 - (p.y - 0.1) * 0.5, p.y - 0.1) - 0.46;
+  if (kind == 4) return max(min(abs(p.x), abs(p.y)) - 0.3, max(abs(p.x), abs(p.y)) - 0.74);
   return length(p) - 0.68;
 }
 float mark(vec2 p, int state) { // negative inside what is cut out
