@@ -20,7 +20,7 @@ Object = Mapping[str, Any]
 
 QUOTAS: Final = "api/v1/resourcequotas"
 NODES: Final = "api/v1/nodes"
-FRESH_SECONDS: Final = 10.0  # who holds what changes slowly beside how often attempts are looked at
+FRESH_SECONDS: Final = 5.0  # who holds what changes slowly beside how often attempts are looked at
 BUSY: Final = "status.phase!=Succeeded,status.phase!=Failed"
 # As the quota admission of the API server writes it.
 REFUSED: Final = re.compile(

@@ -62,6 +62,8 @@ EVENTS: Final = "api/v1/events"
 SWAPS: Final = 8  # tries of one compare-and-swap; each loser reads again
 # A pod is stopped so long before its allowance ends: what the suspension itself takes.
 EARLY_MS: Final = 1500
+# What Kueue may take to suspend a Job that we evict, before the cluster ends the Job without it.
+EVICTING_SECONDS: Final = 30
 LOG_BYTES_MAX: Final = 8 << 20
 
 
@@ -131,6 +133,8 @@ class KubernetesCluster:
             if not is_over(pod):
                 path = object_path(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
                 self._api.delete(path, gracePeriodSeconds=round(grace_seconds))
+        # No pod of it starts any more: what the Secret holds need not lie there for a day.
+        self._api.delete(object_path(SECRETS, found["metadata"]["namespace"], name))
         self.get(name)
 
     def forget(self, name: str) -> None:
@@ -289,7 +293,7 @@ class KubernetesCluster:
         suspend = record.wants != RUN or _is_spent(record)
         if not is_queued(found) and bool(found["spec"].get("suspend")) != suspend:
             spec["suspend"] = suspend
-        waited = self._waited_seconds(found, record)
+        waited = self._waited_seconds(found, record) + EVICTING_SECONDS * is_queued(found)
         if not suspend and (backstop := backstop_seconds(record, waited_seconds=waited)):
             spec["activeDeadlineSeconds"] = backstop
         change = {

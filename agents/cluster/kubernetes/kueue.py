@@ -43,10 +43,7 @@ PICKED: Final = "orchestration.ai/queue"  # annotation of a namespace that has s
 DEFAULT_QUEUE: Final = "default"  # as Kueue's own LocalQueueDefaulting calls it
 HELD: Final = "orchestration.ai/held"  # annotation: it was us who set the Workload inactive
 CHECK_MANAGER: Final = "clearance-check"
-# Kueue reserves quota for an evicted Workload again at once unless told how long to wait. By then
-# it has long been set inactive.
-RETRY_SECONDS: Final = 60
-FRESH_SECONDS: Final = 10.0  # of the list of our checks, and of who holds a ClusterQueue
+FRESH_SECONDS: Final = 5.0  # of the list of our checks, and of who holds a ClusterQueue
 
 
 class Stance(Enum):
@@ -124,6 +121,9 @@ class Kueue:
     def answer(self, workload: Object, stance: Stance, why: str) -> None:
         """Take the next step towards the stance; the same again changes nothing.
 
+        An attempt that runs is evicted by `Retry`, never with `requeueAfterSeconds`: Kueue 0.15
+        waits that long before it evicts one that is admitted. It reserves quota anew at once, so
+        whatever is held back is set inactive as soon as our check is Pending or nothing is kept.
         Only against the version that was read: what has changed since is seen by the next look.
         """
         status = workload.get("status") or {}
@@ -135,13 +135,12 @@ class Kueue:
             if stance is Stance.RUN:
                 if not _is_active(workload):
                     self._let_queue(workload)
-                elif not is_reserved and _waits_for_us(workload, ours):
-                    self._merge(workload, is_active=False, held="true")
                 elif is_reserved:
                     self._say(workload, ours, "Ready", why, over=("Pending",))
-            elif is_reserved and ours:
-                state = "Retry" if stance is Stance.HOLD else "Rejected"
-                self._say(workload, ours, state, why, over=("Pending", "Ready"))
+            elif stance is Stance.HOLD and is_reserved and _has(ours, "Ready", "Retry"):
+                self._say(workload, ours, "Retry", why, over=("Ready",))
+            elif stance is Stance.END and is_reserved and ours:
+                self._say(workload, ours, "Rejected", why, over=("Pending", "Ready", "Retry"))
             elif _is_active(workload):
                 held = "true" if stance is Stance.HOLD else None
                 self._merge(workload, is_active=False, held=held)
@@ -149,7 +148,13 @@ class Kueue:
             return
 
     def _say(
-        self, workload: Object, checks: list[Object], state: str, why: str, *, over: tuple[str, ...]
+        self,
+        workload: Object,
+        checks: Sequence[Object],
+        state: str,
+        why: str,
+        *,
+        over: tuple[str, ...],
     ) -> None:
         now = self._clock().isoformat(timespec="seconds").replace("+00:00", "Z")
         said = [
@@ -158,7 +163,6 @@ class Kueue:
                 "state": state,
                 "message": why,
                 "lastTransitionTime": now,
-                **({"requeueAfterSeconds": RETRY_SECONDS} if state == "Retry" else {}),
             }
             for one in checks
             if one["state"] in over
@@ -339,10 +343,8 @@ def _preemption(message: str) -> str:
     return f"preempted due to {due.partition(';')[0]}" if due else "preempted by another workload"
 
 
-def _waits_for_us(workload: Object, ours: list[Object]) -> bool:
-    """Kueue still waits as long as our `Retry` asked: it forgets that of an inactive Workload."""
-    requeue = (workload.get("status") or {}).get("requeueState") or {}
-    return bool(requeue.get("requeueAt")) and any(one.get("requeueAfterSeconds") for one in ours)
+def _has(checks: Sequence[Object], *states: str) -> bool:
+    return any(one["state"] in states for one in checks)
 
 
 def _is_active(workload: Object) -> bool:
