@@ -19,6 +19,7 @@ from agents.cluster.kubernetes.api import (
 )
 from goals.models import Goal
 from goals.operator.agents import AGENTS, AgentMirror
+from goals.operator.checks import CheckKeeper
 from goals.operator.election import Election
 from goals.operator.informer import Informer
 from goals.operator.mirror import GOALS, Mirror
@@ -54,11 +55,18 @@ class Operator:
             for kind, path in (("goals", GOALS), ("agents", AGENTS))
         }
         goals, agents = self._informers["goals"], self._informers["agents"]
-        writing = api.fenced(election.is_leader)
+        writing = self._writing = api.fenced(election.is_leader)
         self._mirrors = {
             "goals": Mirror(writing, get=goals.get, put=goals.put, pace=pace),
             "agents": AgentMirror(writing, get=agents.get, put=agents.put, pace=pace),
         }
+
+    @property
+    def backlog(self) -> int | None:
+        """How many keys are still to be looked at; None before everything has been listed."""
+        if not all(informer.synced.is_set() for informer in self._informers.values()):
+            return None
+        return len(self._queue)
 
     def stop(self) -> None:
         """End as soon as what is being written has been written."""
@@ -74,6 +82,7 @@ class Operator:
             self._elect,
             self._follow_rows,
             *[self._work] * WORKERS,
+            *self._watchers(),
         ]
         threads = [threading.Thread(target=target, daemon=True) for target in targets]
         for thread in threads:
@@ -83,6 +92,12 @@ class Operator:
         for thread in threads[len(self._informers) :]:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._election.resign()
+
+    def _watchers(self) -> Sequence[Callable[[], None]]:
+        """What else the leader keeps an eye on; nothing of the whole cluster for one namespace."""
+        if self._namespace:
+            return []
+        return [CheckKeeper(self._writing, is_leader=self._election.is_leader, stop=self._stop).run]
 
     def _adder(self, kind: str) -> Callable[[tuple[str, str]], None]:
         return lambda key: self._queue.add((kind, *key))
