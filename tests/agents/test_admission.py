@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from django.core.management import CommandError, call_command
 
 from agents.admission.app import MUTATE_WORKLOADS, WAITING_MAX
+from agents.admission.configurations import GOVERNED, configurations
 from agents.admission.program import admission_engine
 from agents.domain.naming import agent_id_of
 from governance.domain import Stage
@@ -20,6 +23,7 @@ from tests.agents.admission_desk import Desk
 from tests.agents.admission_reviews import JOB_CONTROLLER, OWN, job, pod, review
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("twins")]
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "sha256:" + "5" * 64
 APPROVAL = """package clearance.workload
 require_approval[msg] {
@@ -293,3 +297,39 @@ def test_an_answer_is_one_that_the_api_server_takes(desk: Desk) -> None:
     assert answer["patchType"] == "JSONPatch"
     (operation,) = json.loads(base64.b64decode(answer["patch"]))
     assert operation == {"op": "add", "path": "/metadata/labels/agent_id", "value": "optimizer"}
+
+
+# --- The process ----------------------------------------------------------------------------------
+
+
+def test_the_file_says_what_the_process_expects() -> None:
+    text = (ROOT / "deploy" / "admission" / "webhooks.yaml").read_text()
+    service = ("clearance", "clearance-admission")
+    assert list(yaml.safe_load_all(text)) == list(configurations(service=service).values())
+
+
+def test_closed_in_governed_namespaces_and_only_there() -> None:
+    assert GOVERNED == {"orchestration.ai/governed": "true"}
+    for document in configurations(url="https://127.0.0.1:1").values():
+        for hook in document["webhooks"]:
+            assert hook["failurePolicy"] == "Fail"
+            assert hook["namespaceSelector"] == {
+                "matchLabels": {"orchestration.ai/governed": "true"}
+            }
+            assert hook["timeoutSeconds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "set it to kubernetes:CONTEXT"),
+        (["--url", "http://127.0.0.1:8443"], "https://HOST:PORT"),
+        (["--service", "clearance"], "NAMESPACE/NAME"),
+        (["--certificate-days", "0"], "from 1/24"),
+    ],
+)
+def test_what_it_cannot_start_with_is_said(settings: Any, words: list[str], said: str) -> None:
+    if words:
+        settings.CLUSTER_URL = "kubernetes:nowhere"
+    with pytest.raises(CommandError, match=said):
+        call_command("admission", *words)
