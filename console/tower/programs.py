@@ -1,5 +1,6 @@
 """The command line of each long-running program of Clearance, for the tower and for containers."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ DRAIN_SECONDS = 5  # what a server that is told to stop gives the requests it is
 def show_at_work() -> None:
     """Touch the file that says that this process works; nothing where nobody asked for one."""
     if name := os.environ.get(READY_FILE_VARIABLE):
-        Path(name).touch()
+        with contextlib.suppress(OSError):  # then the probe fails, and not the work
+            Path(name).touch()
 
 
 def asgi_command(name: str, *, host: str, port: int) -> tuple[str, ...]:
