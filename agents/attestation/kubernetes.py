@@ -1,6 +1,9 @@
 """Attestation by Kubernetes: TokenReview, the pod behind the token, and the Job behind the pod."""
 
+import base64
 import contextlib
+import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -37,6 +40,8 @@ POD_UID: Final = "authentication.kubernetes.io/pod-uid"
 # So long may a disruption budget hold an eviction back; then the pod is deleted all the same.
 EVICTION_SECONDS: Final = 5.0
 EVICTION_PAUSE_SECONDS: Final = 0.5
+AT_ONCE: Final = 8  # tokens that are reviewed at the same time; each takes some 10 ms
+TURN_SECONDS: Final = 2.0  # then the SDK asks again, later
 
 
 class KubernetesAttestor:
@@ -56,15 +61,27 @@ class KubernetesAttestor:
         self._audience = audience
         self._clock = clock
         self._sleep = sleep
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
 
     @property
     def audience(self) -> str:
         return self._audience
 
     def attest(self, token: str) -> AttestedPod:
-        """Ask for the token, then for the pod, its Job and its siblings."""
-        if not token or len(token) > TOKEN_MAX_CHARACTERS or not token.isascii():
-            raise TokenRefused("The service account token is no token.")
+        """Ask for the token, then for the pod, its Job and its siblings.
+
+        Anybody may show a token, so what it says itself is looked at first, and only so many are
+        looked into at the same time: strangers must not load the API server through us.
+        """
+        self._look_at(token)
+        if not self._turns.acquire(timeout=TURN_SECONDS):
+            raise AttestationUnavailable("Too many tokens are being reviewed; try again.")
+        try:
+            return self._attest(token)
+        finally:
+            self._turns.release()
+
+    def _attest(self, token: str) -> AttestedPod:
         try:
             namespace, account, name, uid = self._review(token)
             pod = self._pod(namespace, name, uid)
@@ -102,6 +119,26 @@ class KubernetesAttestor:
         return Withdrawal(evicted, deleted, secret)
 
     # --- attesting -------------------------------------------------------------------------------
+
+    def _look_at(self, token: str) -> None:
+        """Refuse what cannot be good; nothing of it is believed."""
+        if not token or len(token) > TOKEN_MAX_CHARACTERS or not token.isascii():
+            raise TokenRefused("The service account token is no token.")
+        _, _, rest = token.partition(".")
+        body, dot, _ = rest.partition(".")
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            audience = claims["aud"]
+            is_bound = "pod" in (claims.get("kubernetes.io") or {})
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise TokenRefused("The service account token is no token.") from error
+        audiences = audience if isinstance(audience, list) else [audience]
+        if not dot or self._audience not in audiences:
+            raise TokenRefused(
+                f"Kubernetes does not accept the token for audience {self._audience}."
+            )
+        if not is_bound:
+            raise TokenRefused("The token is not bound to a pod.")
 
     def _review(self, token: str) -> tuple[str, str, str, str]:
         """Namespace, service account, pod and pod uid of a token that the API server accepts."""

@@ -27,6 +27,7 @@ from typing import Any, Final
 from agents.cluster.base import ClusterError
 from agents.cluster.kubernetes.api import KubernetesApi, ObjectAbsent, ObjectConflict, object_path
 from tests.cluster.pod_files import ADDRESS, MissingMaterial, PodFiles, expand, relocate, relocated
+from tests.cluster.pod_logs import serve_logs
 from tests.cluster.pod_process import CannotStart, Image, Running, can_mount, start
 from tests.with_servers import with_parent_death
 
@@ -113,6 +114,10 @@ class Pod:
                 self._probe(one)
         self._tell()
 
+    def log(self, container: str) -> Path:
+        """What a container wrote, over all its starts."""
+        return self._directory / f"{container}.log"
+
     def phase(self) -> str:
         """As a kubelet computes it."""
         policy = self.pod["spec"].get("restartPolicy", "Always")
@@ -181,7 +186,7 @@ class Pod:
         environment.setdefault("HOME", str(home))
         running = start(
             words, environment=environment, directory=home, mounts=real,
-            log=self._directory / f"{spec['name']}.log",
+            log=self.log(spec["name"]),
         )  # fmt: skip
         if container.ended is not None:
             container.restarts += 1
@@ -339,9 +344,18 @@ class Kubelet:
             "capacity": capacity, "allocatable": capacity, "conditions": [condition],
             "addresses": [{"type": "InternalIP", "address": ADDRESS}],
             "nodeInfo": {"kubeletVersion": "v1.37.2-processes"},
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": serve_logs(self.directory, self.log)}},
         }  # fmt: skip
         self.api.merge(f"/api/v1/nodes/{self._node}/status", {"status": status})
         self._renew_lease()
+
+    def log(self, namespace: str, pod: str, container: str) -> Path | None:
+        """Where a container's output is kept; of the newest pod of that name."""
+        for one in reversed([*self._pods.values()]):
+            metadata = one.pod["metadata"]
+            if (metadata["namespace"], metadata["name"]) == (namespace, pod):
+                return one.log(container)
+        return None
 
     def run(self) -> None:
         """Look after the pods until `stop`; then end them all."""
@@ -448,6 +462,7 @@ def main() -> int:
         help='["IMAGE", "WORD", …]: what an image without a command in the pod runs',
     )  # fmt: skip
     options = parser.parse_args()
+    options.directory.mkdir(parents=True, exist_ok=True)
     config = json.loads(options.kubeconfig.read_text())
     api = KubernetesApi(options.context, config_file=str(options.kubeconfig))
     node = Kubelet(

@@ -16,9 +16,11 @@ from types import FrameType
 from tests.cluster.conftest import install_resources
 from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPlane, control_plane
 from tests.cluster.kubelet import kubelet
-from tests.console.real_tower import RealTower, free_ports
+from tests.console.real_tower import RealTower, eventually, free_ports
 
 GPUS = 4  # of the one node; none is real
+READY = "Clearance is ready at "
+READY_SECONDS = 240.0  # on a machine that is busy with much else
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def stage(
         }
         tower = RealTower(directory, **settings)
         stack.callback(tower.close)
-        tower.start().ready()
+        tower.start()
+        eventually(lambda: READY in tower.said(), seconds=READY_SECONDS)
         yield Stage(plane, tower, directory / "node" / "pods")
 
 

@@ -1,5 +1,7 @@
 """Tokens, pods and evictions of a real API server: who is vouched for, and until when."""
 
+import base64
+import json
 import time
 from typing import Any
 
@@ -164,6 +166,34 @@ def test_a_cluster_that_is_away_is_not_a_refusal(stand: Stand) -> None:
     nowhere = KubernetesApi("nowhere", config_file=str(stand.plane.kubeconfig))
     attestor = KubernetesAttestor(nowhere, stand.cluster, audience=AUDIENCE)
     with pytest.raises(AttestationUnavailable):
-        attestor.attest("a.b.c")
+        attestor.attest(signed({"aud": AUDIENCE, "kubernetes.io": {"pod": {}}}))
     with pytest.raises(AttestationUnavailable):
         attestor.withdraw("tune-1", namespace=stand.namespace)
+
+
+def test_nothing_is_asked_about_what_cannot_be_good(stand: Stand) -> None:
+    """The API server would be unreachable here: what is refused was not asked about."""
+    from agents.cluster.kubernetes.api import KubernetesApi
+
+    nowhere = KubernetesApi("nowhere", config_file=str(stand.plane.kubeconfig))
+    attestor = KubernetesAttestor(nowhere, stand.cluster, audience=AUDIENCE)
+    bound = {"kubernetes.io": {"pod": {"name": "p", "uid": "u"}}}
+    for claims in (
+        {**bound},
+        {**bound, "aud": "other"},
+        {**bound, "aud": {AUDIENCE: 1}},
+        {"aud": [AUDIENCE]},
+        {"aud": [AUDIENCE], "kubernetes.io": {}},
+        [],
+        7,
+    ):
+        with pytest.raises(TokenRefused):
+            attestor.attest(signed(claims))
+    with pytest.raises(AttestationUnavailable):
+        attestor.attest(signed({**bound, "aud": [AUDIENCE]}))
+
+
+def signed(claims: Any) -> str:
+    """A token that says so, signed by nobody."""
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e30.{body}.AA"

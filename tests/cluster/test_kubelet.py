@@ -113,10 +113,13 @@ def is_gone(plane: ControlPlane, name: str) -> bool:
 
 
 def test_an_exit_code_ends_the_pod(plane: ControlPlane, node: Path) -> None:
-    plane.request("POST", PODS, pod("ends", "python", "-c", "raise SystemExit(3)"))
+    program = "print('before the end', flush=True); raise SystemExit(3)"
+    plane.request("POST", PODS, pod("ends", "python", "-c", program))
     eventually(lambda: phase(plane, "ends") == "Failed")
     (status,) = plane.request("GET", f"{PODS}/ends")["status"]["containerStatuses"]
     assert status["state"]["terminated"]["exitCode"] == 3
+    logs = plane.request("GET", f"{PODS}/ends/log", accept="*/*", is_text=True)
+    assert logs == "before the end\n"
     plane.request("DELETE", f"{PODS}/ends")
 
 

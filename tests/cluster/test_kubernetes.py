@@ -91,6 +91,16 @@ def test_the_cluster_ends_it_when_nobody_looks(stand: Stand) -> None:
     assert stand.job("tune-1")["spec"]["activeDeadlineSeconds"] <= 8
 
 
+def test_a_program_that_ended_well_is_not_failed_for_its_time(stand: Stand) -> None:
+    stand.cluster.create(stand.spec(gpus=1, gpu_allowance_ms=60_000))
+    stand.until("tune-1", lambda status: status.gpu_ms >= 3_000)
+    before = stand.job("tune-1")["spec"]["activeDeadlineSeconds"]
+    stand.end("tune-1", 0)
+    stand.until("tune-1", lambda status: status.is_finished or status.reason == "Ending")
+    assert stand.job("tune-1")["spec"]["activeDeadlineSeconds"] >= min(before, 60)
+    stand.until_phase("tune-1", WorkloadPhase.SUCCEEDED)
+
+
 def test_a_deleted_attempt_stays_readable_until_it_is_forgotten(stand: Stand) -> None:
     name = stand.spec().name
     stand.cluster.create(stand.spec())
@@ -99,6 +109,8 @@ def test_a_deleted_attempt_stays_readable_until_it_is_forgotten(stand: Stand) ->
         stand.cluster.delete(name, grace_seconds=0)
     done = stand.until_phase("tune-1", WorkloadPhase.FAILED)
     assert done.reason == "Deleted"
+    secrets = stand.plane.request("GET", f"/api/v1/namespaces/{stand.namespace}/secrets")
+    assert secrets["items"] == []
     stand.cluster.create(stand.spec())
     assert stand.cluster.get(name).reason == "Deleted"
     for _ in range(2):
