@@ -43,6 +43,8 @@ PROGRAM_PATH = "/usr/local/bin:/usr/bin:/bin"  # an attempt inherits nothing of 
 
 # Reasons of the cluster that are the platform's doing: the attempt is lost, not failed.
 PLATFORM_REASONS = DISRUPTIONS | {"Killed", "ControlPlaneGone", "StartFailed"}
+# Roles whose pods the cluster may prefer, and the PriorityClass that says so.
+PRIORITY_CLASSES = {"revenue-critical": "revenue-critical"}
 PHASE_STATES = {
     WorkloadPhase.PENDING: AttemptState.PENDING,
     WorkloadPhase.RUNNING: AttemptState.RUNNING,
@@ -187,6 +189,7 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
         hold_gpus_on_pause=spec["hold_gpus_on_pause"],
         # The first allowance is part of the specification; later ones are set, never lowered.
         gpu_allowance_ms=spec["first_allowance_ms"] if attempt.gpus else None,
+        priority_class=PRIORITY_CLASSES.get(attempt.agent_role, ""),
     )
 
 

@@ -3,21 +3,17 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kubernetes.config import kube_config
 
 from agents.cluster.base import Blockage, WorkloadBlocked, WorkloadPhase, WorkloadStatus
-from agents.domain.states import AttemptState
-from agents.models import Attempt
 from agents.services.blocked import blockage_words
-from goals.models import Goal
-from goals.services.conditions import condition_of
 from governance.models import JournalRecord
-from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, Stand, clear_namespace
-from tests.cluster.control_plane import CONTEXT, ControlPlane, Refusal
+from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, Stand
+from tests.cluster.control_plane import ControlPlane, Refusal
+from tests.cluster.floor import Floor, standing_floor
 from tests.towers import Tower
 
 pytestmark = [pytest.mark.slow, pytest.mark.contract]
@@ -226,6 +222,14 @@ def test_a_preempted_attempt_names_what_took_its_place(stand: Stand) -> None:
         )
 
 
+def test_a_priority_class_that_the_cluster_has_not_keeps_nothing_from_running(
+    stand: Stand,
+) -> None:
+    stand.cluster.create(stand.spec(priority_class="nobody-made-this"))
+    stand.until_phase("tune-1", WorkloadPhase.RUNNING)
+    assert "priorityClassName" not in stand.job("tune-1")["spec"]["template"]["spec"]
+
+
 def first_ended(stand: Stand, *names: str) -> WorkloadStatus:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -271,58 +275,12 @@ def lost(plane: ControlPlane) -> Iterator[Stand]:
 # --- The Goal ------------------------------------------------------------------------------------
 
 
-class Floor:
-    """Goals of the console whose attempts are Jobs of the real cluster, in namespace `default`."""
-
-    def __init__(self, plane: ControlPlane, tower: Tower) -> None:
-        self.plane, self.tower = plane, tower
-
-    def start(self, name: str) -> Goal:
-        goal: Goal = self.tower.apply(name).goal
-        return goal
-
-    def until(self, goal: Goal, holds: Callable[[Goal], bool]) -> Goal:
-        """Reconcile until it holds."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            self.tower.reconcile(goal)
-            if holds(goal):
-                return goal
-            assert time.monotonic() < deadline, goal.conditions
-            time.sleep(0.1)
-
-    def until_running(self, goal: Goal) -> Attempt:
-        self.until(goal, lambda _: self._running(goal) is not None)
-        attempt = self._running(goal)
-        assert attempt is not None
-        return attempt
-
-    def _running(self, goal: Goal) -> Attempt | None:
-        rows = Attempt.objects.filter(goal_uid=goal.uid, state=AttemptState.RUNNING)
-        return rows.order_by("-number").first()
-
-    def until_said(self, goal: Goal, kind: str, status: str) -> dict[str, Any]:
-        self.until(goal, lambda _: (condition_of(goal, kind) or {}).get("status") == status)
-        said = condition_of(goal, kind)
-        assert said is not None
-        return said
-
-
 @pytest.fixture
 def floor(
     plane: ControlPlane, tower: Tower, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Floor]:
-    from agents.cluster import get_cluster
-
-    # The client reads KUBECONFIG once, as it is loaded.
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(plane.kubeconfig))
-    settings.CLUSTER_URL = f"kubernetes:{CONTEXT}"
-    with contextlib.suppress(Refusal):
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "profiler"}}
-        plane.request("POST", "/api/v1/namespaces/default/serviceaccounts", account)
-    tower.register("profiler", gpus=2, role="revenue-critical")  # may take the last GPU
-    yield Floor(plane, tower)
-    clear_namespace(get_cluster(), "default")
+    with standing_floor(plane, tower, settings, monkeypatch) as standing:
+        yield standing
 
 
 @pytest.mark.django_db(transaction=True)
@@ -349,6 +307,15 @@ def test_a_goal_says_which_goal_holds_its_gpus(floor: Floor, stand: Stand) -> No
     finally:
         end_pod(floor.plane, stand.namespace, "secret-project")
         end_pod(floor.plane, "default", "train-7")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_critical_agent_gets_the_class_of_its_role(floor: Floor) -> None:
+    with priority_class(floor.plane, "revenue-critical", 1000):
+        attempt = floor.until_running(floor.start("critical"))
+        path = f"/apis/batch/v1/namespaces/default/jobs/{attempt.workload}"
+        template = floor.plane.request("GET", path)["spec"]["template"]["spec"]
+        assert template["priorityClassName"] == "revenue-critical"
 
 
 @pytest.mark.django_db(transaction=True)

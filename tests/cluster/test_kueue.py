@@ -1,18 +1,28 @@
 """Attempts in the queues of the real Kueue controller, on a control plane of its own."""
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from django.utils import timezone
 
 from agents.cluster.base import WorkloadBlocked, WorkloadPhase, WorkloadStatus
 from agents.cluster.kubernetes.kueue import CONTROLLER, PICKED, QUEUE, keep_checks_active
-from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, Stand
+from agents.models import Attempt
+from goals.models import Goal
+from goals.operator.checks import CheckKeeper
+from goals.services.apply import cancel_goal
+from governance.models import Approval
+from governance.services.approvals import decide_approval
+from tests.cluster.conftest import APPLY, MERGE, PATIENCE_SECONDS, ROOT, Stand
 from tests.cluster.control_plane import ControlPlane, MissingControlPlane, control_plane
+from tests.cluster.floor import Floor, standing_floor
 from tests.cluster.kueue_controller import MissingKueue, find_kueue, kueue_controller
+from tests.towers import Tower
 
 pytestmark = [pytest.mark.slow, pytest.mark.contract]
 
@@ -39,7 +49,8 @@ class Hall(Stand):
 
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         super().__init__(plane, namespace)
-        plane.add_namespace(namespace, "optimizer")
+        if namespace != "default":
+            plane.add_namespace(namespace, "optimizer")
         self.make("resourceflavors", "ResourceFlavor", namespace, {})
         self.make("admissionchecks", "AdmissionCheck", namespace, {"controllerName": CONTROLLER})
         self.make_queue("default")
@@ -278,3 +289,128 @@ def test_a_namespace_without_a_queue_is_left_to_suspension(kueue_plane: ControlP
         assert stand.job("tune-1")["spec"]["suspend"] is True
     finally:
         stand.close()
+
+
+# --- Goals ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def floor(
+    kueue_plane: ControlPlane, tower: Tower, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Floor]:
+    with standing_floor(kueue_plane, tower, settings, monkeypatch) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def front(kueue_plane: ControlPlane) -> Iterator[Hall]:
+    """The queue of namespace `default`, where the Goals are."""
+    standing = Hall(kueue_plane, "default")
+    keep_checks_active(standing.api, now=timezone.now())
+    yield standing
+    standing.close()
+
+
+def answer(floor: Floor, goal: Goal, *, approve: bool) -> None:
+    approval = Approval.objects.get(goal_uid=goal.uid, state="pending")
+    decide_approval(
+        approval,
+        principal=floor.tower.approver,
+        approve=approve,
+        reason="Considered.",
+        request_digest=approval.request_digest,
+        answer={},
+    )
+
+
+def workloads(hall: Hall, attempt: Attempt) -> list[dict[str, Any]]:
+    path = f"/apis/{API}/namespaces/default/workloads"
+    items = hall.plane.request("GET", path)["items"]
+    return [
+        one for one in items if one["metadata"]["ownerReferences"][0]["name"] == attempt.workload
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_goal_at_its_limit_gives_its_place_back_until_it_is_approved(
+    floor: Floor, front: Hall
+) -> None:
+    goal = floor.start("limited", budget="8 GPU-seconds")
+    attempt = floor.until_running(goal)
+    floor.until(goal, lambda _: Approval.objects.filter(goal_uid=goal.uid).exists())
+    floor.until(goal, lambda _: goal.phase == "Paused")
+    floor.until(goal, lambda _: "admission" not in workloads(front, attempt)[0]["status"])
+    other = floor.start("other")
+    floor.until_running(other)
+    cancel_goal(other, principal=floor.tower.operator, reason="It has shown that there is room.")
+    floor.until(other, lambda _: other.phase == "Cancelled")
+    answer(floor, goal, approve=True)
+    again = floor.until_running(goal)
+    assert (again.pk, again.number, goal.phase) == (attempt.pk, 1, "Running")
+    (found,) = workloads(front, attempt)
+    assert found["status"]["admissionChecks"][0]["state"] == "Ready"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_goal_that_waits_in_its_queue_says_behind_whom(floor: Floor, front: Hall) -> None:
+    first = floor.start("ahead")
+    holding = floor.until_running(first)
+    second = floor.start("behind")
+    said = floor.until_said(second, "Scheduled", "False")
+    assert said["reason"] == "QueuedForQuota"
+    start = "profiler: blocked by: queue default of namespace default (ClusterQueue default-default"
+    assert said["message"].startswith(start)
+    assert f"; held by Goal ahead 2 (attempt profiler {holding.number}, since " in said["message"]
+    cancel_goal(first, principal=floor.tower.operator, reason="Let the other one run.")
+    floor.until(first, lambda _: first.phase == "Cancelled")
+    floor.until_running(second)
+    assert floor.until_said(second, "Scheduled", "True")["reason"] == "NothingWaits"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_denied_goal_is_rejected(floor: Floor, front: Hall) -> None:
+    goal = floor.start("denied", budget="4 GPU-seconds")
+    attempt = floor.until_running(goal)
+    floor.until(goal, lambda _: Approval.objects.filter(goal_uid=goal.uid).exists())
+    answer(floor, goal, approve=False)
+    floor.until(goal, lambda _: goal.is_landed)
+    attempt.refresh_from_db()
+    assert attempt.state == "stopped"
+    (found,) = workloads(front, attempt)
+    assert found["spec"]["active"] is False
+
+
+# --- What is shipped -----------------------------------------------------------------------------
+
+
+def test_the_queue_that_is_shipped_is_accepted(kueue_plane: ControlPlane) -> None:
+    for document in yaml.safe_load_all((ROOT / "deploy" / "kueue" / "queue.yaml").read_text()):
+        metadata = document["metadata"]
+        place = f"namespaces/{metadata['namespace']}/" if "namespace" in metadata else ""
+        if place:
+            kueue_plane.add_namespace(metadata["namespace"])
+        path = f"/apis/{API}/{place}{document['kind'].lower()}s/{metadata['name']}"
+        query = "?fieldManager=tests&fieldValidation=Strict&dryRun=All"
+        made = kueue_plane.request("PATCH", path + query, document, content_type=APPLY)
+        assert made["metadata"]["name"] == metadata["name"]
+
+
+def test_the_operator_that_leads_keeps_the_checks_active(kueue_plane: ControlPlane) -> None:
+    hall = Hall(kueue_plane, f"hall{next(numbers)}")
+    stop, leads = threading.Event(), threading.Event()
+    keeper = CheckKeeper(hall.api, is_leader=leads.is_set, stop=stop, every_seconds=0.1)
+    thread = threading.Thread(target=keeper.run)
+    thread.start()
+    path = f"/apis/{API}/admissionchecks/{hall.namespace}"
+    try:
+        time.sleep(0.5)  # long enough for several looks
+        assert "conditions" not in kueue_plane.request("GET", path).get("status", {})
+        leads.set()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "conditions" not in kueue_plane.request("GET", path).get("status", {}):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        thread.join()
+        hall.close()

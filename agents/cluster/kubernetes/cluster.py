@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import quote
 
 from agents.cluster.base import (
     ClusterUnavailable,
@@ -59,6 +60,7 @@ Object = dict[str, Any]
 JOBS: Final = "apis/batch/v1/jobs"
 SECRETS: Final = "api/v1/secrets"
 EVENTS: Final = "api/v1/events"
+PRIORITIES: Final = "apis/scheduling.k8s.io/v1/priorityclasses"
 SWAPS: Final = 8  # tries of one compare-and-swap; each loser reads again
 # A pod is stopped so long before its allowance ends: what the suspension itself takes.
 EARLY_MS: Final = 1500
@@ -225,9 +227,11 @@ class KubernetesCluster:
     def _make(self, spec: WorkloadSpec) -> Object:
         digest = spec_digest(spec)
         try:
+            queue = self._kueue.queue_for(spec)
             ensure_account(self._api, spec)
             self._make_secret(spec, digest=digest)
-            wanted = job(spec, new_record(spec), queue=self._kueue.queue_for(spec))
+            placed = replace(spec, priority_class=self._priority_class(spec))
+            wanted = job(placed, new_record(spec), queue=queue)
             made = self._api.create(object_path(JOBS, spec.namespace), wanted)
         except ObjectConflict:
             made = self._api.get(object_path(JOBS, spec.namespace, spec.name))
@@ -240,8 +244,18 @@ class KubernetesCluster:
             raise WorkloadInvalid(f"{spec.name} in namespace {spec.namespace}: {error}") from error
         return made
 
+    def _priority_class(self, spec: WorkloadSpec) -> str:
+        """The class that is asked for, if the cluster has it: it refuses pods of any other."""
+        if not spec.priority_class:
+            return ""
+        try:
+            self._api.get(f"/{PRIORITIES}/{quote(spec.priority_class, safe='')}")
+        except (ObjectAbsent, ObjectRefused):
+            return ""
+        return spec.priority_class
+
     def _own_secret(self, spec: WorkloadSpec, made: Object) -> None:
-        """The Secret goes with its Job; said each time, since the last one may have been cut off."""
+        """The Secret goes with its Job; said each time: the last try may have been cut off."""
         owner = {
             "apiVersion": "batch/v1", "kind": "Job", "name": spec.name,
             "uid": made["metadata"]["uid"],
@@ -315,7 +329,10 @@ class KubernetesCluster:
             for run in map(pod_run, self._pods(found))
             if run.started_at and run.uid not in record.stopped_ms
         ]
-        return max(0.0, (min(runs) - began).total_seconds()) if runs else 0.0
+        # Without a pod that runs, all of it: less would fail the Job of a program that has ended
+        # well, before the Job controller has noticed.
+        until = min(runs, default=self._clock())
+        return max(0.0, (until - began).total_seconds())
 
     # --- Pods ------------------------------------------------------------------------------------
 
