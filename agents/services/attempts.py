@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 RECONCILER = Actor(ActorKind.SYSTEM, "reconcile")
 DELETE_GRACE_SECONDS = 5.0
-PROGRAM_PATH = "/usr/local/bin:/usr/bin:/bin"  # an attempt inherits nothing of ours
+# A process of this machine inherits nothing of ours; a container has what its image says.
+PROCESS_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 # Reasons of the cluster that are the platform's doing: the attempt is lost, not failed.
 PLATFORM_REASONS = DISRUPTIONS | {"Killed", "ControlPlaneGone", "StartFailed"}
@@ -158,6 +159,7 @@ def scope_of(attempt: Attempt) -> dict[str, list[str]]:
 def workload_spec(attempt: Attempt) -> WorkloadSpec:
     """The workload of an attempt; always the same for the same attempt."""
     spec: dict[str, Any] = attempt.specification
+    audience = token_audience()  # of tokens that clusters give; "" for processes
     return WorkloadSpec(
         name=attempt.workload,
         namespace=attempt.namespace,
@@ -169,8 +171,7 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
         image=spec["image"],
         command=tuple(spec["command"]),
         environment={
-            "PATH": PROGRAM_PATH,
-            "LANG": "C.UTF-8",
+            **({} if audience else PROCESS_ENVIRONMENT),
             **spec["env"],
             "CLEARANCE_API_URL": settings.WEB_URL,
             **identity_environment(attempt),
@@ -182,7 +183,7 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
             "CLEARANCE_ATTEMPT_UID": str(attempt.uid),
             "CLEARANCE_AGENT": attempt.agent_name,
         },
-        token_audience=token_audience(),
+        token_audience=audience,
         labels=spec["labels"],
         gpus=attempt.gpus,
         memory_bytes=spec["memory_bytes"],
