@@ -22,7 +22,9 @@ from goals.access import (
 )
 from goals.domain.manifest import parse_goal
 from goals.domain.states import EntryKind, Unit
+from goals.downloads import pack_response
 from goals.models import Goal, LedgerEntry, Price, Release
+from goals.packs_api import packs_router
 from goals.schemas import (
     AppliedOut,
     EntryOut,
@@ -45,7 +47,7 @@ from goals.services.apply import (
     pause_goal,
     resume_goal,
 )
-from goals.services.evidence import evidence_pack
+from goals.services.evidence_exports import export_evidence
 from goals.services.ledger import Source, account_of, post_entry
 from goals.services.manifests import AppliedDocument, apply_manifests, parse_documents
 from goals.services.planning import graph_document, preview_graph
@@ -64,6 +66,7 @@ from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Span
 
 router = Router(tags=["goals"])
+router.add_router("", packs_router)
 
 
 @router.post("/apply", response=list[AppliedOut])
@@ -179,11 +182,10 @@ def get_provenance(request: HttpRequest, reference: str) -> list[dict[str, Any]]
 
 @router.get("/goals/{path:reference}/evidence")
 def get_evidence(request: HttpRequest, reference: str) -> HttpResponse:
-    """The evidence pack of a Goal: a ZIP that is verified without us."""
-    goal = get_visible_goal(caller_of(request).person, reference)
-    response = HttpResponse(evidence_pack(goal), content_type="application/zip")
-    response["Content-Disposition"] = f'attachment; filename="{goal.name}-evidence.zip"'
-    return response
+    """The evidence pack of a Goal: a ZIP that is verified without us. The journal remembers it."""
+    principal = caller_of(request).person
+    goal = get_visible_goal(principal, reference)
+    return pack_response(export_evidence(goal, actor=principal.actor), name=goal.name)
 
 
 @router.post("/goals/{path:reference}/pause", response=GoalOut)

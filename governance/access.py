@@ -154,6 +154,13 @@ def _principal(username: str, held: Mapping[str, set[Permission]]) -> Principal:
     )
 
 
+def require_auditor(principal: Principal) -> None:
+    """Raise NotAllowed unless the person is an auditor of some namespace."""
+    if principal.namespaces(Permission.AUDIT) == frozenset():
+        whom = principal.whom_to_ask(Permission.AUDIT)
+        raise NotAllowed(f"Verifying the journal needs the role auditor; {whom}")
+
+
 def must_change_password(user: User | AbstractBaseUser) -> bool:
     """Whether somebody else has seen the person's password."""
     return Credential.objects.filter(user_id=user.pk, must_change=True).exists()

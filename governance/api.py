@@ -19,6 +19,7 @@ from governance.access import (
     visible_records,
 )
 from governance.approval_api import approval_router
+from governance.journal_api import journal_router
 from governance.models import ApiToken, BundleVersion, Checkpoint, Decision, JournalRecord
 from governance.schemas import (
     BundleOut,
@@ -32,6 +33,7 @@ from governance.services.tokens import create_token, revoke_token
 
 router = Router(tags=["governance"])
 router.add_router("", approval_router)
+router.add_router("", journal_router)
 
 
 def _person(request: HttpRequest) -> Principal:

@@ -104,9 +104,14 @@ class Client:
             given["cursor"] = cursor
 
     @contextlib.contextmanager
-    def stream(self, path: str, **parameters: Any) -> Iterator[http.client.HTTPResponse]:
-        """The bytes of an answer, to be read while they come."""
-        with self._open("GET", _with_query(path, parameters)) as response:
+    def stream(
+        self, path: str, document: Any = None, **parameters: Any
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The bytes of an answer, to be read while they come; a document is posted."""
+        method = "GET" if document is None else "POST"
+        body = None if document is None else json.dumps(document).encode()
+        query = _with_query(path, parameters)
+        with self._open(method, query, body, kind="application/json") as response:
             try:
                 yield response
             except (TimeoutError, http.client.HTTPException, ConnectionError) as error:

@@ -4,15 +4,18 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from console.cli.exits import CliError, ExitCode
 from console.cli.invocation import Invocation
 
 
-def download(invocation: Invocation, path: str, file: Path, **parameters: str) -> int:
+def download(
+    invocation: Invocation, path: str, file: Path, document: Any = None, **parameters: str
+) -> int:
     """Fetch a path into a file: all of it or no file at all; the number of bytes.
 
-    Raises CliError when the file cannot be written.
+    A document is posted. Raises CliError when the file cannot be written.
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=file.absolute().parent, prefix=".clearance-")
@@ -22,7 +25,7 @@ def download(invocation: Invocation, path: str, file: Path, **parameters: str) -
     try:
         with (
             os.fdopen(descriptor, "wb") as stream,
-            invocation.client.stream(path, **parameters) as response,
+            invocation.client.stream(path, document, **parameters) as response,
         ):
             shutil.copyfileobj(response, stream)
             written = stream.tell()

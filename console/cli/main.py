@@ -9,17 +9,21 @@ import click
 
 from console.cli.commands.accounts import login, logout, token
 from console.cli.commands.approvals import approve, degrade, deny
+from console.cli.commands.catalogue import catalogue
 from console.cli.commands.evidence import evidence, verify
 from console.cli.commands.get import get
 from console.cli.commands.goals import cancel, delete, describe, pause, resume, wait
 from console.cli.commands.inbox import ask, delegation, inbox, reply
+from console.cli.commands.journal import journal
 from console.cli.commands.kill import kill
 from console.cli.commands.logs import logs
 from console.cli.commands.manifests import apply, plan
+from console.cli.commands.packs import pack
 from console.cli.commands.people import user
 from console.cli.commands.policies import policy
 from console.cli.commands.prices import price
 from console.cli.commands.releases import lift_recall, recall, release, rollback
+from console.cli.commands.revoke import revoke
 from console.cli.commands.version import version
 from console.cli.commands.why import why
 from console.cli.exits import CliError, ExitCode
@@ -86,6 +90,7 @@ for command in (
     approve,
     ask,
     cancel,
+    catalogue,
     degrade,
     delegation,
     delete,
@@ -94,11 +99,13 @@ for command in (
     evidence,
     get,
     inbox,
+    journal,
     kill,
     lift_recall,
     login,
     logout,
     logs,
+    pack,
     pause,
     plan,
     policy,
@@ -108,6 +115,7 @@ for command in (
     release,
     reply,
     resume,
+    revoke,
     rollback,
     token,
     verify,

@@ -267,6 +267,33 @@ JOURNAL = Resource(
         Column("HASH", _text("hash"), is_wide=True),
     ),
 )
+CHECKPOINTS = Resource(
+    kind="checkpoint",
+    plural="checkpoints",
+    path="/journal/checkpoints",
+    key=lambda row: str(row["size"]),
+    is_namespaced=False,
+    columns=(
+        Column("RECORDS", _text("size")),
+        Column("ROOT", lambda row: short_digest(row["root_hash"])),
+        _age(),
+        Column("FULL-ROOT", _text("root_hash"), is_wide=True),
+    ),
+)
+PACKS = Resource(
+    kind="pack",
+    plural="packs",
+    path="/packs",
+    key=lambda row: str(row["seq"]),
+    columns=(
+        Column("RECORD", _text("seq")),
+        Column("OF", _text("name")),
+        Column("BY", _text("actor_id")),
+        Column("SIZE", lambda row: size(row["size_bytes"])),
+        _age("at"),
+        Column("SHA-256", _text("sha256"), is_wide=True),
+    ),
+)
 PRICES = Resource(
     kind="price",
     plural="prices",
@@ -323,7 +350,11 @@ def _memory(row: Row) -> str:
 
 def _holder(row: Row) -> str:
     """Who holds a GPU; "held" where the holder is not for this person to see."""
-    holder = row["holder"]
+    holder, other = row["holder"], row["foreign_holder"]
+    if other is not None:
+        return f"{other['namespace']}/{other['pod']} (not ours)"
+    if row["is_held_by_others"]:
+        return "held (not ours)"
     if holder is None:
         return "held" if row["is_held"] else NONE
     return f"{holder['namespace']}/{holder['goal'] or holder['goal_uid']}/{holder['task']}"
@@ -357,6 +388,7 @@ GPUS = Resource(
         Column("GPU", _text("id")),
         Column("KIND", _text("kind")),
         Column("SOURCE", lambda row: "measured" if row["is_measured"] else "declared"),
+        Column("FROM", _text("source"), is_wide=True),
         Column("STATE", _text("state")),
         Column("BUSY", _share, is_moving=True),
         Column("MEMORY", _memory, is_moving=True),
@@ -387,7 +419,10 @@ RESOURCES = (
     RELEASES,
     ARTIFACTS,
     JOURNAL,
+    CHECKPOINTS,
+    PACKS,
     PRICES,
     USERS,
+    GPUS,
 )
 BY_NAME = {name: r for r in RESOURCES for name in (r.plural, r.kind)}

@@ -11,6 +11,7 @@ urlpatterns: list[URLPattern] = [
     path("audit/check", audit.audit_check, name="audit_check"),
     path("audit/verify", audit.audit_verify, name="audit_verify"),
     path("audit/packs", evidence.pack_list, name="audit_packs"),
+    path("audit/packs/range", evidence.range_pack_make, name="range_pack_make"),
     path("audit/packs/<goal:reference>", evidence.pack_make, name="pack_make"),
     path("journal", audit.audit, name="record_list"),
     path("journal/<int:seq>", journal.record_detail, name="record_detail"),

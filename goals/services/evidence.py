@@ -48,12 +48,12 @@ def evidence_pack(goal: Goal) -> bytes:
     if checkpoint is None:
         raise EvidenceError("The journal is empty: there is nothing to prove.")
     with transaction.atomic():
-        _read_one_moment()
+        read_one_moment()
         contents = _contents(goal, checkpoint)
     return build_pack(contents, signer=signer, identity=f"{settings.WEB_URL}/evidence")
 
 
-def _read_one_moment() -> None:
+def read_one_moment() -> None:
     """Accounts, entries and records of one moment, however busy the Goal is."""
     # It must be a transaction's first statement; one within another sees what that one sees.
     if connection.vendor == "postgresql" and not connection.savepoint_ids:
@@ -83,17 +83,18 @@ def _contents(goal: Goal, checkpoint: Checkpoint) -> PackContents:
         records=records,
         siblings=tree.siblings([record.index for record in records], checkpoint.size),
         checkpoint=checkpoint.note,
-        older=_older(checkpoint),
+        older=older_checkpoints(checkpoint),
         documents=_documents(goal, artifacts, decisions, gaps),
-        policies=_policies(decisions, gaps),
-        manifests=_manifests(artifacts, gaps),
-        bundles=_bundles(artifacts),
+        policies=policies_of(decisions, gaps),
+        manifests=manifests_of(artifacts, gaps),
+        bundles=bundles_of(artifacts),
         svid_bundle=rfc8785.dumps(dict(get_trust_domain().bundle())),
         gaps=_known_gaps(goal, artifacts) + gaps,
     )
 
 
-def _older(checkpoint: Checkpoint) -> list[OlderCheckpoint]:
+def older_checkpoints(checkpoint: Checkpoint) -> list[OlderCheckpoint]:
+    """Those before it, with the proofs that the journal only grew."""
     tree = journal_tree()
     older = Checkpoint.objects.filter(size__lt=checkpoint.size).order_by("-size")
     return [
@@ -120,16 +121,16 @@ def _documents(
     documents = {
         "goal.json": goal_resource(goal),
         "ledger.json": _ledger(goal),
-        "decisions.json": {"decisions": [_decision(one) for one in decisions]},
+        "decisions.json": {"decisions": [decision_document(one) for one in decisions]},
         "approvals.json": {
-            "approvals": [_approval(a) for a in Approval.objects.filter(goal_uid=goal.uid)]
+            "approvals": [approval_document(a) for a in Approval.objects.filter(goal_uid=goal.uid)]
         },
         "attempts.json": {"attempts": [_attempt(one) for one in attempts_of(goal)]},
-        "releases.json": {"releases": [_release(one) for one in releases_of(goal)]},
-        "artifacts.json": {"artifacts": [_artifact(one) for one in artifacts]},
+        "releases.json": {"releases": [release_document(one) for one in releases_of(goal)]},
+        "artifacts.json": {"artifacts": [artifact_document(one) for one in artifacts]},
         "provenance.json": {"edges": _edges(goal)},
     }
-    files = {name: rfc8785.dumps(_plain(content)) for name, content in documents.items()}
+    files = {name: rfc8785.dumps(plain(content)) for name, content in documents.items()}
     for graph in goal.graphs.all():
         if graph.digest == goal.graph_digest:
             files["graph.json"] = graph.canonical.encode()
@@ -140,12 +141,12 @@ def _documents(
     return files
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Plain JSON; numbers beyond what JSON keeps exactly become text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return str(value)
@@ -189,7 +190,8 @@ def _in_journal_order(goal: Goal) -> list[LedgerEntry]:
     return sorted(ledger_of(goal), key=lambda entry: place.get(str(entry.uid), 0))
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
+def decision_document(decision: Decision) -> dict[str, Any]:
+    """A decision as packs have it."""
     return {
         "uid": decision.uid,
         "point": decision.point,
@@ -208,7 +210,8 @@ def _decision(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _approval(approval: Approval) -> dict[str, Any]:
+def approval_document(approval: Approval) -> dict[str, Any]:
+    """An approval as packs have it."""
     return {
         "uid": approval.uid,
         "kind": approval.kind,
@@ -266,7 +269,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _release(release: Release) -> dict[str, Any]:
+def release_document(release: Release) -> dict[str, Any]:
+    """A release as packs have it."""
     return {
         "uid": release.uid,
         "service": release.service,
@@ -286,7 +290,8 @@ def _release(release: Release) -> dict[str, Any]:
     }
 
 
-def _artifact(artifact: Artifact) -> dict[str, Any]:
+def artifact_document(artifact: Artifact) -> dict[str, Any]:
+    """An artifact as packs have it."""
     return {
         "digest": artifact.digest,
         "blob_digest": artifact.blob_digest,
@@ -324,7 +329,7 @@ def _spans(goal: Goal, gaps: list[str]) -> bytes:
             page = get_telemetry().goal_spans(
                 goal.namespace, str(goal.uid), cursor=cursor, limit=1000
             )
-            lines += [rfc8785.dumps(_plain(_span(span))) for span in page.spans]
+            lines += [rfc8785.dumps(plain(_span(span))) for span in page.spans]
             cursor = page.next_cursor
             if not cursor:
                 break
@@ -353,7 +358,8 @@ def _span(span: Span) -> dict[str, Any]:
     }
 
 
-def _policies(decisions: list[Decision], gaps: list[str]) -> dict[str, bytes]:
+def policies_of(decisions: list[Decision], gaps: list[str]) -> dict[str, bytes]:
+    """The bundles that decided, by digest; one that is gone is added to the gaps."""
     policies: dict[str, bytes] = {}
     for digest in sorted({one.bundle_digest for one in decisions} - {""}):
         version = BundleVersion.objects.filter(digest=digest).first()
@@ -365,7 +371,8 @@ def _policies(decisions: list[Decision], gaps: list[str]) -> dict[str, bytes]:
     return policies
 
 
-def _manifests(artifacts: list[Artifact], gaps: list[str]) -> dict[str, bytes]:
+def manifests_of(artifacts: list[Artifact], gaps: list[str]) -> dict[str, bytes]:
+    """OCI manifests by digest; one that cannot be read is added to the gaps."""
     manifests: dict[str, bytes] = {}
     for artifact in artifacts:
         try:
@@ -375,23 +382,24 @@ def _manifests(artifacts: list[Artifact], gaps: list[str]) -> dict[str, bytes]:
     return manifests
 
 
-def _bundles(artifacts: list[Artifact]) -> list[SignedFile]:
+def bundles_of(artifacts: list[Artifact], *, has_payloads: bool = True) -> list[SignedFile]:
+    """What was signed of the artifacts; without payloads blobs are named by SHA-256 alone."""
     files: list[SignedFile] = []
     for artifact in artifacts:
         name = artifact.digest.removeprefix("sha256:")[:16]
         if artifact.media_type == DIRECTORY_MEDIA_TYPE:
             files.append(SignedFile(f"{name}.model", artifact.blob_bundle, artifact.signer))
         elif artifact.blob_bundle:
-            files.append(_blob_bundle(artifact, name))
+            files.append(_blob_bundle(artifact, name, has_payload=has_payloads))
         if artifact.statement_bundle:
             files.append(SignedFile(f"{name}.intoto", artifact.statement_bundle, artifact.signer))
     return files
 
 
-def _blob_bundle(artifact: Artifact, name: str) -> SignedFile:
+def _blob_bundle(artifact: Artifact, name: str, *, has_payload: bool) -> SignedFile:
     sha256 = artifact.blob_digest.removeprefix("sha256:")
     payload: bytes | None = None
-    if artifact.size_bytes <= PAYLOAD_MAX_BYTES:
+    if has_payload and artifact.size_bytes <= PAYLOAD_MAX_BYTES:
         try:
             payload = b"".join(get_registry().read_layer(artifact.blob_digest))
         except RegistryError:

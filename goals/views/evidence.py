@@ -1,6 +1,7 @@
 """The page of evidence packs: make one for a Goal, and see which were taken by whom."""
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -9,11 +10,13 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from goals.access import get_visible_goal, visible_goals
-from goals.services.evidence_exports import EXPORTED, export_evidence
-from governance.access import NotVisible, visible_records
+from goals.downloads import pack_name, pack_response
+from goals.services.evidence_exports import EXPORTED, export_evidence, export_range
+from governance.access import NotVisible, Principal, visible_records
+from governance.domain import Permission
 from governance.export import table_export
 from governance.sessions import session_principal
-from governance.time_range import time_range
+from governance.time_range import PRESETS, time_range
 from lineage.evidence.base import EvidenceError
 from lineage.registry.base import RegistryError
 from lineage.signing.base import SigningError
@@ -42,14 +45,42 @@ def pack_make(request: HttpRequest, reference: str) -> HttpResponse:
     except (EvidenceError, RegistryError, SigningError) as error:
         problem = f"{goal}: no pack could be made. {error}"
         return _page(request, problem=problem, status=HTTPStatus.CONFLICT)
-    response = HttpResponse(content, content_type="application/zip")
-    response["Content-Disposition"] = f'attachment; filename="{goal.name}-evidence.zip"'
-    response["Cache-Control"] = "no-store"
-    return response
+    return pack_response(content, name=goal.name)
+
+
+@require_POST
+def range_pack_make(request: HttpRequest) -> HttpResponse:
+    """The pack of a time, as a download that the journal remembers."""
+    principal = session_principal(request)
+    chosen = time_range(request.POST)
+    namespace = request.POST.get("namespace", "").strip()
+    fields: dict[str, str] = {}
+    if chosen.problem or chosen.since is None:
+        fields["time"] = chosen.problem or "time: say when it begins."
+    if not namespace:
+        fields["namespace"] = "namespace: choose one, or every one."
+    if chosen.since is None or fields:
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return _page(request, fields=fields, status=status)
+    try:
+        content = export_range(
+            principal=principal, namespace=namespace, since=chosen.since, until=chosen.until
+        )
+    except EvidenceError as error:
+        fields["time"] = str(error)
+        return _page(request, fields=fields, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    except (RegistryError, SigningError) as error:
+        problem = f"No pack could be made. {error}"
+        return _page(request, problem=problem, status=HTTPStatus.CONFLICT)
+    return pack_response(content, name=pack_name(namespace, chosen.since))
 
 
 def _page(
-    request: HttpRequest, *, problem: str = "", status: HTTPStatus = HTTPStatus.OK
+    request: HttpRequest,
+    *,
+    problem: str = "",
+    fields: Mapping[str, str] | None = None,
+    status: HTTPStatus = HTTPStatus.OK,
 ) -> HttpResponse:
     principal = session_principal(request)
     chosen = time_range(request.GET)
@@ -68,10 +99,28 @@ def _page(
         "q": text,
         "range": chosen,
         "problem": problem,
+        "fields": fields or {},
+        "asked": request.POST,
+        "spaces": _spaces(principal),
+        "sees_all": principal.namespaces(Permission.VIEW) is None,
+        "presets": {name: words for name, (words, _) in PRESETS.items()},
         "packs": [_pack(record) for record in taken],
         "nav": "audit",
     }
     return render(request, "goals/pack_list.html", context, status=status)
+
+
+def _spaces(principal: Principal) -> list[str]:
+    """Namespaces of which the person may take a pack."""
+    held = principal.namespaces(Permission.VIEW)
+    if held is not None:
+        return sorted(held)
+    return list(
+        visible_goals(principal)
+        .order_by("namespace")
+        .values_list("namespace", flat=True)
+        .distinct()
+    )
 
 
 def _pack(record: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 
-from governance.access import NotAllowed, Principal, visible_records
+from governance.access import NotAllowed, Principal, require_auditor, visible_records
 from governance.domain import Permission
 from governance.export import table_export
 from governance.models import Checkpoint, JournalCheck, JournalHead
@@ -115,7 +115,7 @@ def audit_suggestions(request: HttpRequest) -> HttpResponse:
 @require_POST
 def audit_check(request: HttpRequest) -> HttpResponse:
     """Verify what of the journal is not verified yet, for as long as a person waits."""
-    _require_audit(session_principal(request))
+    require_auditor(session_principal(request))
     check = verify_further(is_fresh=request.POST.get("from") == "start")
     if check.flaw_seq is None:
         messages.success(request, f"{check.size:,} records hold.")
@@ -169,12 +169,6 @@ def _own_fingerprint() -> str:
     signer = get_signer()
     keys = signer.trusted_root().encode() + signer.public_keys()["checkpoint.vkey"].encode()
     return hashlib.sha256(keys).hexdigest()
-
-
-def _require_audit(principal: Principal) -> None:
-    if principal.namespaces(Permission.AUDIT) == frozenset():
-        whom = principal.whom_to_ask(Permission.AUDIT)
-        raise NotAllowed(f"Verifying the journal needs the role auditor; {whom}")
 
 
 def _asked(asked: QueryDict) -> str:

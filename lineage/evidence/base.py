@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 FORMAT = "clearance.evidence/v1"
+EVERY_NAMESPACE = "*"  # in a pack of a time: the whole journal of that time
 SEAL_ORIGIN = "clearance.local/evidence-pack"
 
 MANIFEST = "manifest.json"
@@ -67,9 +68,12 @@ class SignedFile:
 
 @dataclass(frozen=True, slots=True)
 class PackContents:
-    """All of one Goal's evidence.
+    """All of one Goal's evidence, or that of a time.
 
-    `records` rise by index and are this Goal's alone; `siblings` is
+    A pack of a time has `since` and `until` (RFC 3339 with microseconds, UTC; `until` is not in
+    it), no Goal, and in `namespace` the one whose records it holds, or EVERY_NAMESPACE.
+
+    `records` rise by index and are this Goal's, or this time's, alone; `siblings` is
     `MerkleTree.siblings([record.index …], size)` for the size of `checkpoint`.
 
     `documents` by path. Verifiers understand these, all optional; others are kept as they are:
@@ -105,6 +109,29 @@ class PackContents:
     bundles: Sequence[SignedFile] = ()
     svid_bundle: bytes = b""
     gaps: Sequence[str] = ()
+    since: str = ""
+    until: str = ""
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the pack is about a time rather than about one Goal."""
+        return bool(self.since)
+
+    @property
+    def subject(self) -> dict[str, dict[str, str]]:
+        """What the pack is about, as its manifest says it."""
+        if self.is_range:
+            span = {"namespace": self.namespace, "from": self.since, "until": self.until}
+            return {"range": span}
+        goal = {"uid": self.goal_uid, "namespace": self.namespace, "name": self.goal_name}
+        return {"goal": goal}
+
+    @property
+    def subject_line(self) -> str:
+        """What the pack is about, as its seal says it."""
+        if self.is_range:
+            return f"range {self.namespace} {self.since} {self.until}"
+        return self.goal_uid
 
 
 def checked_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """The second verifier of evidence packs: sigstore-python and our own ports, steps as data."""
 
+import datetime as dt
 import hashlib
 import io
 import mmap
@@ -18,6 +19,7 @@ from lineage.evidence.balances import check_ledger, disagreeing_record
 from lineage.evidence.base import (
     CHECKPOINT,
     CONSISTENCY,
+    EVERY_NAMESPACE,
     FILES_MAX,
     FORMAT,
     MANIFEST,
@@ -46,6 +48,7 @@ _DETAIL_MAX_CHARS = 300
 _GAPS_MAX = 1000
 _NOT_IN_FORCE = ("denied", "awaiting_approval")  # such releases need no signature
 _GENESIS = "0" * 64
+_MOMENT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class PackRefused(Exception):
@@ -233,9 +236,9 @@ class _Inspection:
 
     def check_seal(self) -> str:
         key = self._note_key()
-        uid = strict_object(self._file(MANIFEST))["goal"]["uid"]
+        _, line, _ = _subject(strict_object(self._file(MANIFEST)))
         expected = (
-            f"{SEAL_ORIGIN}\n{uid}\nmanifest sha256:{_sha256(self._file(MANIFEST))}\n"
+            f"{SEAL_ORIGIN}\n{line}\nmanifest sha256:{_sha256(self._file(MANIFEST))}\n"
             f"signature sha256:{_sha256(self._file(MANIFEST_SIGNATURE))}\n"
         )
         if key.open(self._file(SEAL).decode()) != expected:
@@ -262,15 +265,15 @@ class _Inspection:
         if content and not content.endswith(b"\n"):
             raise PackRefused("the last record is cut short")
         self.lines = content.removesuffix(b"\n").split(b"\n") if content else []
-        goal = strict_object(self._file(MANIFEST))["goal"]
+        belongs, _, noun = _subject(strict_object(self._file(MANIFEST)))
         for position, line in enumerate(self.lines):
             try:
-                self.records.append(_record(line, goal))
+                self.records.append(_record(line, belongs))
             except Exception as error:  # as in `run`: whatever it is, this record is the one
                 raise PackRefused(
                     f"{self._blame(position)} is not as it must be: {error}"
                 ) from error
-        return f"{len(self.records)} records of this Goal, well-formed"
+        return f"{len(self.records)} records of this {noun}, well-formed"
 
     def check_inclusion(self) -> str:
         proof = strict_object(self._file(PROOF))
@@ -470,15 +473,40 @@ class _Window(io.RawIOBase):
         return len(chunk)
 
 
-def _record(line: bytes, goal: Mapping[str, Any]) -> Mapping[str, Any]:
+def _subject(manifest: Mapping[str, Any]) -> tuple[Callable[[Mapping[str, Any]], bool], str, str]:
+    """Whether a record belongs in the pack, how the seal names what it is about, and a noun."""
+    if ("goal" in manifest) == ("range" in manifest):
+        raise PackRefused("the manifest is about neither one Goal nor one time")
+    if "goal" in manifest:
+        uid, namespace = manifest["goal"]["uid"], manifest["goal"]["namespace"]
+        return lambda one: (one["goal"], one["namespace"]) == (uid, namespace), uid, "Goal"
+    space, since, until = (manifest["range"][key] for key in ("namespace", "from", "until"))
+    low, high = _moment(since), _moment(until)
+
+    def is_of_time(record: Mapping[str, Any]) -> bool:
+        is_there = space in (EVERY_NAMESPACE, record["namespace"])
+        return is_there and low <= _moment(record["at"]) < high
+
+    return is_of_time, f"range {space} {since} {until}", "time"
+
+
+def _moment(text: str) -> dt.datetime:
+    """A moment in the one form that the journal writes."""
+    moment = dt.datetime.strptime(text, _MOMENT).replace(tzinfo=dt.UTC)
+    if moment.strftime(_MOMENT) != text:
+        raise PackRefused("its time is written in another way")
+    return moment
+
+
+def _record(line: bytes, belongs: Callable[[Mapping[str, Any]], bool]) -> Mapping[str, Any]:
     record = canonical_object(line)
     if frozenset(record) != _RECORD_KEYS:
         raise PackRefused("its members are not those of a record")
     if type(record["seq"]) is not int or record["seq"] < 0:
         raise PackRefused("its sequence number is none")
     _hash(record["prev"])
-    if (record["goal"], record["namespace"]) != (goal["uid"], goal["namespace"]):
-        raise PackRefused("it belongs to another Goal or namespace")
+    if not belongs(record):
+        raise PackRefused("it belongs to another Goal, namespace or time")
     return record
 
 

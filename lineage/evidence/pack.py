@@ -1,4 +1,4 @@
-"""Evidence packs: everything about one Goal in a ZIP that an outsider verifies offline."""
+"""Evidence packs: all about one Goal, or a time, in a ZIP that an outsider verifies offline."""
 
 import base64
 import hashlib
@@ -49,6 +49,7 @@ _EXPECTED_DOCUMENTS = (
     "spans.jsonl",
     "provenance.json",
 )
+_EXPECTED_IN_RANGE = ("goals.json", "decisions.json", "approvals.json", "releases.json")
 
 
 def build_pack(contents: PackContents, *, signer: Signer, identity: str) -> bytes:
@@ -71,7 +72,7 @@ def write_pack(contents: PackContents, target: BinaryIO, *, signer: Signer, iden
     manifest = _manifest(contents, files, signer=signer, identity=identity)
     signature = signer.sign_blob(manifest, identity=identity).encode()
     seal = signer.sign_note(
-        f"{SEAL_ORIGIN}\n{contents.goal_uid}\n"
+        f"{SEAL_ORIGIN}\n{contents.subject_line}\n"
         f"manifest sha256:{_sha256(manifest)}\nsignature sha256:{_sha256(signature)}\n"
     )
     files |= {MANIFEST: manifest, MANIFEST_SIGNATURE: signature, SEAL: seal.encode()}
@@ -168,11 +169,7 @@ def _manifest(
     return canonical(
         {
             "format": FORMAT,
-            "goal": {
-                "uid": contents.goal_uid,
-                "namespace": contents.namespace,
-                "name": contents.goal_name,
-            },
+            **contents.subject,
             "exported_at": contents.exported_at,
             "signer": {"identity": identity, "issuer": contents.issuer},
             "checkpoint": {"origin": origin, "size": size, "root": root.hex()},
@@ -201,21 +198,19 @@ def _described(signed: SignedFile) -> dict[str, str]:
 
 def _own_gaps(contents: PackContents) -> list[str]:
     """What this pack cannot show, found from what it holds."""
-    gaps = [
-        f"{name} is not in the pack."
-        for name in _EXPECTED_DOCUMENTS
-        if name not in contents.documents
-    ]
+    expected = _EXPECTED_IN_RANGE if contents.is_range else _EXPECTED_DOCUMENTS
+    gaps = [f"{name} is not in the pack." for name in expected if name not in contents.documents]
     if not contents.svid_bundle:
         gaps.append("The SPIFFE trust bundle is not in the pack: SVIDs cannot be checked.")
     indexes = [record.index for record in contents.records]
     links = sum(1 for left, right in itertools.pairwise(indexes) if left + 1 == right)
     apart = max(0, len(indexes) - 1) - links
     if apart:
+        others, this = ("namespaces", "namespace") if contents.is_range else ("Goals", "Goal")
         gaps.append(
             f"{apart} of {len(indexes) - 1} neighbouring records are not adjacent in the journal: "
-            "what lies between belongs to other Goals. Inclusion is proven for each record; that "
-            "no record of this Goal was left out is not."
+            f"what lies between belongs to other {others}. Inclusion is proven for each record; "
+            f"that no record of this {this} was left out is not."
         )
     absent = sum(1 for signed in contents.bundles if signed.payload is None and signed.sha256)
     if absent:

@@ -41,6 +41,9 @@ SEAL_ORIGIN = "clearance.local/evidence-pack"
 UNSEALED = ("manifest.json", "manifest.sigstore.json", "seal.txt")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 HEX = re.compile(r"[0-9a-f]{64}")
+# Moments of this one form sort as text in the order of time.
+MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+EVERY_NAMESPACE = "*"
 RECORD_KEYS = {"seq", "at", "actor", "action", "object", "namespace", "goal", "body", "prev"}
 # Releases that never were in force need no signature.
 NOT_IN_FORCE = ("denied", "awaiting_approval")
@@ -863,11 +866,34 @@ class Pack:
         need(not wrong, "changed or missing: " + ", ".join(wrong[:5]))
         return "%d files have the SHA-256 the manifest names" % len(listed)
 
+    def subject(self) -> tuple[Callable[[dict[str, Any]], None], str, str]:
+        """What each record must belong to, how the seal names it, and how it is called."""
+        manifest = parse(self.file("manifest.json"))
+        need(("goal" in manifest) != ("range" in manifest), "it is about a Goal or about a time")
+        if "goal" in manifest:
+            goal = manifest["goal"]
+
+            def of_goal(record: dict[str, Any]) -> None:
+                need(record["goal"] == goal["uid"], "it belongs to another Goal")
+                need(record["namespace"] == goal["namespace"], "it is of another namespace")
+
+            return of_goal, goal["uid"], "Goal"
+        space, since, until = (manifest["range"][key] for key in ("namespace", "from", "until"))
+        need(type(space) is str, "its namespace is none")
+        need(all(MOMENT.fullmatch(one) for one in (since, until)), "its time is none")
+
+        def of_time(record: dict[str, Any]) -> None:
+            need(space in (EVERY_NAMESPACE, record["namespace"]), "it is of another namespace")
+            need(MOMENT.fullmatch(record["at"]) is not None, "its time is none")
+            need(since <= record["at"] < until, "it is of another time")
+
+        return of_time, "range %s %s %s" % (space, since, until), "time"
+
     def check_seal(self) -> str:
         text = self.note_key().open(self.file("seal.txt"))
         expected = "%s\n%s\nmanifest sha256:%s\nsignature sha256:%s\n" % (
             SEAL_ORIGIN,
-            parse(self.file("manifest.json"))["goal"]["uid"],
+            self.subject()[1],
             sha256(self.file("manifest.json")),
             sha256(self.file("manifest.sigstore.json")),
         )
@@ -895,22 +921,21 @@ class Pack:
         content = self.file("records.jsonl")
         need(not content or content.endswith(b"\n"), "the last record is cut short")
         self.lines = content[:-1].split(b"\n") if content else []
-        goal = parse(self.file("manifest.json"))["goal"]
+        belongs, _, words = self.subject()
         for position, line in enumerate(self.lines):
             try:
                 record = parse_canonical(line)
                 need(set(record) == RECORD_KEYS, "its members are not those of a record")
                 need(type(record["seq"]) is int and record["seq"] >= 0, "its number is none")
                 need(HEX.fullmatch(record["prev"]) is not None, "prev is no SHA-256")
-                need(record["goal"] == goal["uid"], "it belongs to another Goal")
-                need(record["namespace"] == goal["namespace"], "it is of another namespace")
+                belongs(record)
             except Failed as error:
                 raise Failed("%s: %s" % (self.report.blame(position, line), error)) from None
             except MALFORMED:
                 name = self.report.blame(position, line)
                 raise Failed(name + " is not a record") from None
             self.records.append(record)
-        return "%d records of this Goal, well-formed" % len(self.records)
+        return "%d records of this %s, well-formed" % (len(self.records), words)
 
     def check_inclusion(self) -> str:
         proof = parse(self.file("proof.json"))

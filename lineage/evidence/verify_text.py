@@ -2,11 +2,11 @@
 
 import shlex
 
-from lineage.evidence.base import PackContents
+from lineage.evidence.base import EVERY_NAMESPACE, PackContents
 
 _TEMPLATE = """# How to verify this pack
 
-Goal `{goal}` in namespace `{namespace}`, exported {exported_at}.
+{subject}, exported {exported_at}.
 Nothing below needs a network or a program of ours, apart from the first section.
 
 ## 1. With the verifier in this pack
@@ -69,7 +69,8 @@ record in the journal repeats in `prev`, and its leaf hash in the tree of RFC 91
 `proof.json` gives the number of each leaf, its hash, and in `siblings`, from left to right, the
 hash of each largest subtree that holds none of this pack's records. They and the leaves give the
 root: an inner node is SHA-256(0x01, left, right), a tree of n leaves splits at the largest power of
-two below n. A pack holds one Goal's records and no others, hence one proof for all of them.
+two below n. A pack holds the records of one Goal, or of one time, and no others, hence one proof
+for all of them.
 `python3 verify.py --path NUMBER pack.zip` prints the usual audit path of one record.
 `checkpoints/` and `consistency.json` hold earlier checkpoints and the RFC 9162 consistency proofs
 that the tree only grew.
@@ -117,10 +118,18 @@ def verify_instructions(contents: PackContents, *, identity: str) -> str:
             "`Verifier.verify_dsse` check them.\n"
         )
     return _TEMPLATE.format(
-        goal=contents.goal_name,
-        namespace=contents.namespace,
+        subject=_subject(contents),
         exported_at=contents.exported_at,
         identity=shlex.quote(identity),
         issuer=shlex.quote(contents.issuer),
         bundles=text or "\nNothing in this pack.\n",
     )
+
+
+def _subject(contents: PackContents) -> str:
+    if not contents.is_range:
+        return f"Goal `{contents.goal_name}` in namespace `{contents.namespace}`"
+    where = f"namespace `{contents.namespace}`"
+    if contents.namespace == EVERY_NAMESPACE:
+        where = "every namespace"
+    return f"The journal of {where} from {contents.since} until before {contents.until}"

@@ -229,6 +229,7 @@ NOT_PAGES: Final = {
     "attempt_revoke": "POST",
     "agent_revoke": "POST",
     "audit_suggestions": "a part of a page",
+    "range_pack_make": "POST, a file",
     "audit_check": "a part of a page",
     "pack_make": "POST, a download",
     "goal_effects": "a part of a page",

@@ -101,6 +101,9 @@ AT_WORK: Final = Rule(
     frozenset(), elsewhere=FORBIDDEN, roleless=FORBIDDEN, agent=OK
 )  # agents with their JWT-SVID
 
+# Samplers by the token of their node; a person needs the role in every namespace.
+NODES: Final = Rule(frozenset(), elsewhere=FORBIDDEN, roleless=FORBIDDEN, agent=SIGN_IN)
+
 Body = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
 
 
@@ -143,6 +146,7 @@ spec: {objective: "loss < 0.1", budget: 1 GPU-minutes, agents: [tuner]}
 
 
 KILL: Final = {"scope": "goal", "namespace": "default", "name": "rogue", "reason": "It asks."}
+RANGE: Final = {"since": "2026-01-01T00:00:00Z", "namespace": "default"}
 QUESTION: Final = {"to": "operator", "text": "Why?"}
 LEND: Final = {"to": "auditor", "namespace": "default", "until": "2100-01-01T00:00", **REASON}
 
@@ -275,6 +279,7 @@ TABLE: Final = (
     row("GET", "audit/verify", ANY_ROLE),
     row("POST", "audit/verify", ANY_ROLE, form={}),
     row("GET", "audit/packs", SIGNED_IN),
+    row("POST", "audit/packs/range", VIEW_NAMED, form={"namespace": "default", "time": "1h"}),
     row("POST", "audit/packs/<goal:reference>", VIEW),
     row("GET", "journal", SIGNED_IN),
     row("GET", "journal/<int:seq>", VIEW),
@@ -339,6 +344,7 @@ TABLE: Final = (
     ),
     row("PUT", "api/v1/self/outputs/<name>", AT_WORK, json={"value": 1}, path={"name": "tuned"}),
     row("GET", "api/v1/gpus", SIGNED_IN),
+    row("PUT", "api/v1/nodes/<name>/gpus", NODES, json={"at": "2026-01-31T02:14:00Z"}),
     row("GET", "api/v1/catalogue", SIGNED_IN),
     row("GET", "api/v1/catalogue/<uid>", VIEW),
     row("GET", "api/v1/catalogue/<uid>/proposal", VIEW),
@@ -452,6 +458,11 @@ TABLE: Final = (
     row("GET", "api/v1/decisions/<uid>/input", VIEW),
     row("GET", "api/v1/journal", SIGNED_IN),
     row("GET", "api/v1/journal/checkpoints", SIGNED_IN),
+    row("GET", "api/v1/journal/search", SIGNED_IN),
+    row("GET", "api/v1/journal/verification", SIGNED_IN),
+    row("POST", "api/v1/journal/verification", AUDIT_ANYWHERE, json={}),
+    row("GET", "api/v1/packs", SIGNED_IN),
+    row("POST", "api/v1/packs", VIEW_NAMED, json=RANGE),
     row("GET", "api/v1/journal/<int:seq>", VIEW),
     row("GET", "api/v1/users", ADMINISTER),
     row("POST", "api/v1/users", ADMINISTER, json={"username": "x"}),

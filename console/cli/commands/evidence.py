@@ -4,7 +4,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,15 +34,22 @@ STDOUT = "-"
 def evidence(invocation: Invocation, *, name: str, target: str | None) -> None:
     """Fetch the evidence pack of a Goal: a ZIP that is verified without the server."""
     path = f"{invocation.goal_path(name)}/evidence"
+    save_pack(invocation, path, target or f"{name.rpartition('/')[2]}-evidence.zip")
+
+
+def save_pack(
+    invocation: Invocation, path: str, target: str, document: dict[str, Any] | None = None
+) -> None:
+    """Write the pack that the server answers to a file, or to stdout."""
     if target == STDOUT:
         stdout = sys.stdout.buffer
         if stdout.isatty():
             raise click.UsageError("a ZIP is not for a terminal: name a file with -o.")
-        with invocation.client.stream(path) as response:
+        with invocation.client.stream(path, document) as response:
             shutil.copyfileobj(response, stdout)
         return
-    file = Path(target or f"{name.rpartition('/')[2]}-evidence.zip")
-    written = download(invocation, path, file)
+    file = Path(target)
+    written = download(invocation, path, file, document)
     tell(f"wrote {file}, {size(written)}; check it with: clearance verify {file}")
 
 

@@ -130,6 +130,11 @@ def get(
         tell(f"only the newest {limit} are shown; --limit 0 shows all.")
 
 
+def show_rows(resource: Resource, rows: list[dict[str, Any]], *, form: str) -> None:
+    """Rows of every namespace, as a table, as names or as one document."""
+    _show_once(_View(resource, form, is_everywhere=True), rows, is_single=False)
+
+
 def _show_once(view: _View, rows: list[dict[str, Any]], *, is_single: bool) -> None:
     if is_document(view.form):
         document = rows[0] if is_single else {"kind": "List", "items": rows}
