@@ -2,10 +2,9 @@
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-from checkout_risk.agent import AgentFailure, limit_ms, run_agent, say
+from checkout_risk.agent import AgentFailure, limit_ms, run_agent, say, scratch_directory
 from checkout_risk.model import REVIEW_FROM, RiskModel, accuracy_of, load_model
 from checkout_risk.orders import Orders, load_split
 from checkout_risk.training import TEACHER_COPIES, distil, student_width
@@ -41,7 +40,7 @@ def work(run: Any, stop: threading.Event) -> None:
     sure = float(profile.value["chance_too_slow"])
     orders = load_split().validation
     with run.action("fetch_model", because=profile.span_id or None, confidence=sure) as act:
-        served_file = Path("served.npz")
+        served_file = scratch_directory() / "served.npz"
         run.fetch_artifact(profile.digest, served_file)
         teacher = load_model(served_file)
         act.set_attribute("model.digest", profile.digest)
@@ -86,7 +85,7 @@ def _distil(
     say(f"smaller model: {student.parameters:,} parameters, {student_ms:.2f} ms an order")
     say(f"accuracy {now:.2f} % (served model {was:.2f} %), agrees on {agreement:.1%} of orders")
     with run.action("push_model", because=judged, confidence=agreement) as act:
-        path = student.save(Path("checkout-risk-distilled.npz"))
+        path = student.save(scratch_directory() / "checkout-risk-distilled.npz")
         model = run.push_artifact(path, kind="model", name="checkout-risk", because=act)
         act.set_attribute("model.digest", model.digest)
         say(f"pushed {model.digest} ({model.size:,} bytes)")

@@ -4,10 +4,12 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -36,6 +38,12 @@ class AgentFailure(Exception):
 def say(line: str) -> None:
     """One short line on stdout, at once."""
     print(line, flush=True)
+
+
+def scratch_directory() -> Path:
+    """Where this program may write: its working directory, or a new one where that is kept."""
+    here = Path.cwd()
+    return here if os.access(here, os.W_OK) else Path(tempfile.mkdtemp(prefix="checkout-"))
 
 
 def checkout_url() -> str:
