@@ -105,6 +105,8 @@ class Attempt(models.Model):
         ]
         indexes = [
             models.Index(fields=["goal_uid", "created_at"]),
+            models.Index(fields=["goal_uid", "state", "gpus"]),  # what a Goal holds, summed
+            models.Index(fields=["agent", "-created_at"]),
             models.Index(fields=["state", "namespace"]),
         ]
 
