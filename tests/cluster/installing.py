@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import APPLY, ROOT
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import BUILT, ControlPlane
 
 Object = dict[str, Any]
 
@@ -97,3 +97,17 @@ def pod_templates(documents: Sequence[Object]) -> dict[str, Object]:
         for one in documents
         if one["kind"] in ("Deployment", "DaemonSet", "Job")
     }
+
+
+def kubectl(
+    plane: ControlPlane, *words: str, given: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """One call of the real kubectl as the administrator; skips the test where there is none."""
+    places = f"{BUILT}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which("kubectl", path=places)
+    if program is None:
+        pytest.skip("needs kubectl: bash .ci/control-plane builds it")
+    return subprocess.run(
+        [program, f"--kubeconfig={plane.kubeconfig}", *words], input=given, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
