@@ -107,10 +107,20 @@ def test_a_question_is_asked_answered_and_followed(
     adam.page.keyboard.press("Enter")
     adam.page.wait_for_url(re.compile("open="))
     assert boxes.count() > drawn
-    others = adam.page.locator(".lineage-node:not(.is-start) > a:not(.lineage-open)")
-    others.first.focus()
+    dataset = adam.page.get_by_role("link", name=re.compile("^dataset rides"))
+    while not dataset.count():  # what was approved rests on it, some steps away
+        drawn = boxes.count()
+        adam.page.locator(".lineage-open").first.focus()
+        adam.page.keyboard.press("Enter")
+        adam.page.wait_for_function(
+            "count => document.querySelectorAll('.lineage-node').length > count", arg=drawn
+        )
+    dataset.first.focus()
     adam.page.keyboard.press("Enter")
     adam.page.wait_for_url(re.compile("ask=around"))
+    assert quote(made["dataset"], safe="") in adam.page.url
+    start = adam.page.locator(".lineage-node.is-start")
+    assert "rides" in start.text_content()
     adam.go(f"/lineage?ask=touched&of={made['dataset']}")
     adam.sees("rests on it now")
     adam.page.set_viewport_size(PHONE)
