@@ -184,10 +184,20 @@ def _span_text(span: Span) -> str:
     return span.name
 
 
+# Reasons of attempts that run as soon as others give back what they hold.
+WAITS_FOR_OTHERS = (
+    "Unschedulable",
+    "WaitingForGpu",
+    "QuotaExceeded",
+    "QueuedForQuota",
+    "Preempted",
+)
+
+
 def _who_waits(goal: Goal) -> str | None:
     waiting = (
         Attempt.objects.filter(
-            namespace=goal.namespace, state__in=ACTIVE_STATES, reason="Unschedulable"
+            namespace=goal.namespace, state__in=ACTIVE_STATES, reason__in=WAITS_FOR_OTHERS
         )
         .exclude(goal_uid=goal.uid)
         .values_list("goal_uid", flat=True)

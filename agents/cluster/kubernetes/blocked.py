@@ -4,23 +4,27 @@ Reads are bounded: nodes and pods are read at most once in `FRESH_SECONDS` for a
 wait, and only while one waits.
 """
 
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agents.cluster.base import Blockage, Holder, WorkloadPhase, WorkloadStatus
-from agents.cluster.kubernetes.api import KubernetesApi, ObjectAbsent, object_path
+from agents.cluster.base import Blockage, ClusterError, Holder, WorkloadPhase, WorkloadStatus
+from agents.cluster.kubernetes.api import KubernetesApi, object_path
 from agents.cluster.kubernetes.nodes import PODS
 from agents.cluster.kubernetes.occupancy import diagnose, holders_of
 from agents.cluster.kubernetes.reading import DISRUPTED
+
+logger = logging.getLogger(__name__)
 
 Object = Mapping[str, Any]
 
 QUOTAS: Final = "api/v1/resourcequotas"
 NODES: Final = "api/v1/nodes"
 FRESH_SECONDS: Final = 5.0  # who holds what changes slowly beside how often attempts are looked at
+REFUSALS_MAX: Final = 256  # remembered; with more, all are read anew
 BUSY: Final = "status.phase!=Succeeded,status.phase!=Failed"
 # As the quota admission of the API server writes it.
 REFUSED: Final = re.compile(
@@ -47,11 +51,24 @@ class Blockages:
         self._api = api
         self._monotonic = monotonic
         self._snapshot: Snapshot | None = None
+        self._refusals: dict[tuple[str, str], tuple[float, Blockage]] = {}
 
     def of(
         self, status: WorkloadStatus, pods: Sequence[Object], *, disruption: Mapping[str, str]
     ) -> Blockage | None:
-        """What keeps it from running, or what ended it; None when there is nothing to say."""
+        """What keeps it from running, or what ended it; None when there is nothing to say.
+
+        What may not be read, or cannot be now, is left to the cluster's own words.
+        """
+        try:
+            return self._of(status, pods, disruption)
+        except ClusterError as error:
+            logger.info("what blocks %s cannot be told: %s", status.name, error)
+            return Blockage(_clause(status.message)) if status.message else None
+
+    def _of(
+        self, status: WorkloadStatus, pods: Sequence[Object], disruption: Mapping[str, str]
+    ) -> Blockage | None:
         if status.phase is WorkloadPhase.FAILED:
             return self._ended(disruption) if disruption.get("reason") in DISRUPTED else None
         if status.phase is not WorkloadPhase.PENDING or not status.reason:
@@ -71,25 +88,35 @@ class Blockages:
 
     def of_quota(self, namespace: str, refusal: str) -> Blockage:
         """The quota that a refusal of the API server names, as it stands now."""
+        now = self._monotonic()
+        at, known = self._refusals.get((namespace, refusal), (0.0, None))
+        if known is None or now - at > FRESH_SECONDS:
+            known = self._quota(namespace, refusal)
+            if len(self._refusals) >= REFUSALS_MAX:
+                self._refusals.clear()
+            self._refusals[namespace, refusal] = (now, known)
+        return known
+
+    def _quota(self, namespace: str, refusal: str) -> Blockage:
         found = REFUSED.search(refusal)
         if found is None:
             return Blockage(f"a quota of namespace {namespace}: {_clause(refusal)}")
         asked, used, limit = (_pairs(found[part]) for part in ("asked", "used", "limit"))
         quota = found["quota"]
+        holders: tuple[Holder, ...] = ()
+        resource = next(iter(asked), "").removeprefix("requests.").removeprefix("limits.")
         try:
             status = self._api.get(object_path(QUOTAS, namespace, quota)).get("status") or {}
             used |= {key: str(value) for key, value in (status.get("used") or {}).items()}
             limit |= {key: str(value) for key, value in (status.get("hard") or {}).items()}
-        except ObjectAbsent:
-            pass  # deleted since: what was refused is tried again
+            path = object_path(PODS, namespace)
+            holders = holders_of(self._api.items(path, fieldSelector=BUSY), resource)
+        except ClusterError as error:  # it may have been deleted since, or not be ours to read
+            logger.info("quota %s of %s cannot be read: %s", quota, namespace, error)
         parts = [
-            f"{resource}: {used.get(resource, '0')} of {limit.get(resource, '0')} used, "
-            f"{wanted} asked"
-            for resource, wanted in asked.items()
+            f"{one}: {used.get(one, '0')} of {limit.get(one, '0')} used, {wanted} asked"
+            for one, wanted in asked.items()
         ]
-        resource = next(iter(asked), "").removeprefix("requests.").removeprefix("limits.")
-        path = object_path(PODS, namespace)
-        holders = holders_of(self._api.items(path, fieldSelector=BUSY), resource)
         return Blockage(f"quota {quota} of namespace {namespace} ({'; '.join(parts)})", holders)
 
     def _of_nodes(self, status: WorkloadStatus, pods: Sequence[Object]) -> Blockage:

@@ -13,7 +13,14 @@ from enum import Enum, auto
 from fractions import Fraction
 from typing import Any, Final
 
-from agents.cluster.base import Blockage, Holder, WorkloadBlocked, WorkloadSpec, WorkloadStatus
+from agents.cluster.base import (
+    Blockage,
+    ClusterError,
+    Holder,
+    WorkloadBlocked,
+    WorkloadSpec,
+    WorkloadStatus,
+)
 from agents.cluster.kubernetes.api import (
     KubernetesApi,
     ObjectAbsent,
@@ -249,13 +256,13 @@ class Kueue:
         queue = metadata["labels"][QUEUE]
         try:
             local = self._api.get(object_path(QUEUES, metadata["namespace"], queue))
-        except ObjectAbsent:
-            return Blockage(message)
-        owner = str(local["spec"].get("clusterQueue", ""))
-        what = (
-            f"queue {queue} of namespace {metadata['namespace']} (ClusterQueue {owner}: {message})"
-        )
-        return Blockage(what, self._holders(owner, without=str(metadata["name"])))
+            owner = str(local["spec"].get("clusterQueue", ""))
+            holders = self._holders(owner, without=str(metadata["name"]))
+        except ClusterError as error:
+            logger.info("who holds queue %s cannot be told: %s", queue, error)
+            return Blockage(f"queue {queue} of namespace {metadata['namespace']} ({message})")
+        what = f"queue {queue} of namespace {metadata['namespace']}"
+        return Blockage(f"{what} (ClusterQueue {owner}: {message})", holders)
 
     def _holders(self, cluster_queue: str, *, without: str) -> tuple[Holder, ...]:
         known, now = self._admitted, self._monotonic()
