@@ -115,9 +115,9 @@ class Informer:
                 return  # a server that ends every watch at once is not asked in a circle
 
     def _list(self) -> None:
-        found, version = self._api.list_at(self._path)
+        found, version = self._api.list_at(self._path, lean=_lean)
         is_back = self._has_gone_back(version)
-        now = {_key(one): _lean(one) for one in found}
+        now = {_key(one): one for one in found}
         with self._lock:
             before, self._objects = self._objects, now
             for one in before.values():  # written by us while the list was on its way

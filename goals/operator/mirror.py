@@ -7,7 +7,7 @@ killed after any of them loses nothing, since the agreement is written after wha
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -96,12 +96,14 @@ class Resources:
 class Mirror(Resources):
     """Brings one key at a time together."""
 
-    def sync(self, key: Key) -> float | None:
+    def sync(self, key: Key, *, rows: Mapping[Key, Goal] | None = None) -> float | None:
         """Take the next steps; seconds after which to look again, None when all is said.
 
+        `rows` are those of many keys, read at once a moment ago.
         Raises ClusterError; ObjectConflict when the resource has changed since it was heard of.
         """
-        seen = Seen(_row(key), self._get(key))
+        goal = _row(key) if rows is None else rows.get(key)
+        seen = Seen(goal, self._get(key))
         if seen.found is None:
             return self._without_resource(seen.goal)
         if seen.found["metadata"].get("deletionTimestamp"):
@@ -371,6 +373,15 @@ def _is_leftover(found: Object) -> bool:
 
 def _instant(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
+
+
+def rows_of(keys: Collection[Key]) -> dict[Key, Goal]:
+    """The rows of many keys, with their accounts, in two queries."""
+    namespaces, names = {key[0] for key in keys}, {key[1] for key in keys}
+    rows = Goal.objects.filter(
+        namespace__in=namespaces, name__in=names, deleted_at__isnull=True
+    ).prefetch_related("accounts")
+    return {(row.namespace, row.name): row for row in rows}
 
 
 def _row(key: Key) -> Goal | None:

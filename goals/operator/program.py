@@ -1,16 +1,17 @@
 """The operator as a process: one leader, informers, a queue, and workers that mirror one key."""
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from django.db.models import Max, QuerySet
 
-from agents.cluster.base import ClusterError
+from agents.cluster.base import ClusterError, ClusterUnavailable
 from agents.cluster.kubernetes.api import (
     KubernetesApi,
     ObjectConflict,
@@ -22,7 +23,7 @@ from goals.operator.agents import AGENTS, AgentMirror
 from goals.operator.checks import CheckKeeper
 from goals.operator.election import Election
 from goals.operator.informer import Informer
-from goals.operator.mirror import GOALS, Mirror
+from goals.operator.mirror import GOALS, Mirror, rows_of
 from goals.operator.pace import USUAL, Pace
 from goals.operator.work_queue import WorkQueue
 from governance.models import JournalRecord
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str, str]  # "goals" or "agents", namespace, name
 
 WORKERS: Final = 2
+BATCH: Final = 100  # keys looked at together when many wait
 RECORDS: Final = 1000  # of the journal, read at once
 STOP_SECONDS: Final = 10.0
 
@@ -164,26 +166,42 @@ class Operator:
                 self._stop.wait(0.5)
                 continue
             key = self._queue.take(timeout_seconds=1.0)
-            if key is None:
-                continue
+            if key is not None:
+                self._sync_all([key, *self._queue.more(BATCH if len(self._queue) > BATCH else 0)])
+
+    def _sync_all(self, keys: Sequence[Key]) -> None:
+        """Look at each; their rows are read at once, so that thousands cost a few queries."""
+        close_old_connections()
+        rows: Mapping[tuple[str, str], Goal] | None = None
+        with contextlib.suppress(DatabaseError):  # then each says so for itself
+            places = [(namespace, name) for kind, namespace, name in keys if kind == "goals"]
+            rows = rows_of(places) if len(keys) > 1 else None
+        is_there = True
+        for key in keys:
             try:
-                self._sync(key)
+                if is_there:
+                    is_there = self._sync(key, rows)
+                else:  # the others wait for their turn, not for the timeouts of these
+                    self._queue.add(key)
             finally:
                 self._queue.done(key)
 
-    def _sync(self, key: Key) -> None:
+    def _sync(self, key: Key, rows: Mapping[tuple[str, str], Goal] | None) -> bool:
+        """Look at one key; whether the cluster was there."""
         kind, *place = key
+        more = {"rows": rows} if kind == "goals" else {}
         mirror: Any = self._mirrors[kind]
-        close_old_connections()
         try:
-            again = mirror.sync(tuple(place))
+            again = mirror.sync(tuple(place), **more)
         except TooManyRequests as error:
             self._queue.retry(key, at_least_seconds=error.seconds)
+            return False
         except ObjectConflict:
             self._queue.retry(key)  # the watch has not told us yet what it has become
         except (ClusterError, DatabaseError) as error:
             wait = self._queue.retry(key)
             logger.warning("%s %s/%s: %s; again in %.1f s", *key, error, wait)
+            return not isinstance(error, ClusterUnavailable)
         except Exception:  # whatever is wrong with one Goal, the others are mirrored all the same
             wait = self._queue.retry(key)
             logger.exception("%s %s/%s cannot be mirrored; again in %.1f s", *key, wait)
@@ -191,6 +209,7 @@ class Operator:
             self._queue.forget(key)
             if again is not None:
                 self._queue.add(key, after_seconds=again)
+        return True
 
 
 def _collection(path: str, namespace: str) -> str:

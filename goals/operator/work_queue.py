@@ -82,6 +82,17 @@ class WorkQueue(Generic[Key]):
                 self._wake.wait(wait)
             return None
 
+    def more(self, count: int) -> list[Key]:
+        """Further keys that are due now, so many at most; each of them is to be `done`, too."""
+        found: list[Key] = []
+        with self._wake:
+            while len(found) < count and not self._is_closed:
+                key, _ = self._next()
+                if key is None:
+                    break
+                found.append(key)
+        return found
+
     def done(self, key: Key) -> None:
         """The worker has finished with the key."""
         with self._wake:

@@ -76,6 +76,7 @@ class Route:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._lists: dict[str, list[bytes]] = {}
+        self._expired: set[str] = set()
         self._sockets: set[socket.socket] = set()
         self._is_cut = False
         self._is_down = False
@@ -95,6 +96,12 @@ class Route:
         self._is_down = is_down
         if is_down:
             self._break()
+
+    def expire_watches(self) -> None:
+        """Every watch breaks now, and is too old when it is taken up again, once each."""
+        with self._lock:
+            self._expired = {place for place in self._counts if place.endswith(" watch")}
+        self._break()
 
     def kubeconfig(self, directory: Path) -> Path:
         """A kubeconfig that leads through this route."""
@@ -121,6 +128,9 @@ class Route:
             now = time.monotonic()
             began = self._began = self._began if self._began is not None else now
             number = self._counts[place] = self._counts.get(place, 0) + 1
+            if place in self._expired:
+                self._expired.discard(place)
+                return Fault.GONE
         since = now - began
         outage = self.plan.outage
         if self._is_cut or self._is_down or (outage and outage[0] <= since < outage[1]):
@@ -159,6 +169,8 @@ class Route:
     def remember(self, place: str, answer: bytes) -> None:
         """Keep a list, to be told again later."""
         with self._lock:
+            if Fault.STALE not in self.plan.rates:
+                return
             kept = self._lists.setdefault(place, [])
             kept.append(answer)
             del kept[:-KEPT_LISTS]

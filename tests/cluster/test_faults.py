@@ -255,7 +255,7 @@ def test_killed_between_writes_for_real_it_leaves_nothing_undone(crew: Crew) -> 
     crew.apply("one")
     while True:
         process, route = crew.operator(plan)
-        crew.until(lambda: crew.agreed("one") or process.poll() is not None, "agreed")
+        crew.until(lambda p=process: crew.agreed("one") or p.poll() is not None, "agreed")
         if crew.agreed("one"):
             break
         assert process.wait(10) == -signal.SIGKILL

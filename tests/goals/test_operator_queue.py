@@ -51,6 +51,20 @@ def test_one_worker_a_key_and_what_came_meanwhile_is_not_lost(queue: WorkQueue[s
     assert (taken(queue), taken(queue)) == ("a", None)
 
 
+def test_many_are_given_out_at_once_and_none_twice(queue: WorkQueue[str], clock: Clock) -> None:
+    for key in "abcd":
+        queue.add(key)
+    queue.add("later", after_seconds=1)
+    assert taken(queue) == "a"
+    queue.add("a")
+    assert queue.more(2) == ["b", "c"]
+    assert queue.more(9) == ["d"]
+    queue.done("a")
+    assert queue.more(9) == ["a"]
+    clock.now = 1.0
+    assert queue.more(9) == ["later"]
+
+
 def test_the_earliest_wish_counts(queue: WorkQueue[str], clock: Clock) -> None:
     queue.add("a", after_seconds=10)
     queue.add("a", after_seconds=2)

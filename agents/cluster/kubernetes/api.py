@@ -141,15 +141,17 @@ class KubernetesApi:
         for page in self._pages(path, query):
             yield from page.get("items") or []
 
-    def list_at(self, path: str) -> tuple[list[Object], str]:
-        """Every object of a list, and the version from which to watch it.
+    def list_at(
+        self, path: str, *, lean: Callable[[Object], Object] = lambda one: one
+    ) -> tuple[list[Object], str]:
+        """Every object of a list, as `lean` leaves it, and the version from which to watch it.
 
         Raises WatchExpired when the pages grew too old on the way.
         """
         found: list[Object] = []
         version = ""
         for page in self._pages(path, {}):
-            found += page.get("items") or []
+            found += map(lean, page.get("items") or [])
             version = str(page["metadata"]["resourceVersion"])
         return found, version
 
