@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import QuerySet, Sum
@@ -29,10 +29,7 @@ def stakes_of(approvals: Sequence[Approval], *, has_ways: bool = False) -> dict[
     `has_ways` adds how each Goal could go on with less, for some queries each.
     """
     uids = {one.goal_uid for one in approvals if one.goal_uid}
-    rows = Goal.objects.all() if has_ways else Goal.objects.only("spec", "asked_at", "phase")
-    goals = {goal.uid: goal for goal in _in_parts(rows, "uid", uids)}
-    of_gpus = Account.objects.filter(unit=Unit.GPU_MS).only("goal_id", "limit", "settled")
-    accounts = {account.goal_id: account for account in _in_parts(of_gpus, "goal_id", uids)}
+    goals = _asking(uids)
     running, held = _gpus(uids)
     price = _minute_price()
     stakes: dict[UUID, Stake] = {}
@@ -42,13 +39,33 @@ def stakes_of(approvals: Sequence[Approval], *, has_ways: bool = False) -> dict[
         damage_at, damage = _first_damage(
             approval,
             goal,
-            accounts.get(approval.goal_uid) if approval.goal_uid else None,
             running.get(approval.goal_uid, 0) if approval.goal_uid else 0,
         )
         cost = 0 if not gpus else None if price is None else price * gpus
-        ways = ways_to_degrade(goal) if has_ways and goal is not None else {}
+        ways = {}
+        if has_ways and approval.goal_uid in goals:
+            ways = ways_to_degrade(Goal.objects.get(uid=str(approval.goal_uid)))
         stakes[approval.uid] = Stake(damage_at, damage, gpus, cost, _asks(approval), ways)
     return stakes
+
+
+class Asking(NamedTuple):
+    """What is asked of a Goal here; a list has hundreds, so no rows are made of them."""
+
+    phase: str
+    asked_at: dt.datetime
+    deadline_seconds: int | None
+    gpu_ms_left: int | None  # of the limit, reserved or not; None without such a budget
+
+
+def _asking(uids: Iterable[UUID]) -> dict[UUID, Asking]:
+    budgets = Account.objects.filter(unit=Unit.GPU_MS).values_list("goal_id", "limit", "settled")
+    left = {uid: limit - settled for uid, limit, settled in _in_parts(budgets, "goal_id", uids)}
+    goals = Goal.objects.order_by().values_list("uid", "phase", "asked_at", "spec__deadlineSeconds")
+    return {
+        uid: Asking(phase, asked_at, deadline, left.get(uid))
+        for uid, phase, asked_at, deadline in _in_parts(goals, "uid", uids)
+    }
 
 
 def _in_parts(rows: Any, column: str, keys: Iterable[UUID]) -> Iterable[Any]:
@@ -81,17 +98,19 @@ def _minute_price() -> int | None:
 
 
 def _first_damage(
-    approval: Approval, goal: Goal | None, account: Account | None, gpus_running: int
+    approval: Approval, goal: Asking | None, gpus_running: int
 ) -> tuple[dt.datetime | None, str]:
     """The first loss that can be told, and what is lost."""
     losses: list[tuple[dt.datetime, str]] = []
     if approval.kind == ApprovalKind.BUDGET:
         losses.append((approval.expires_at, "the paused work is ended"))
-    if goal is not None and (seconds := goal.spec.get("deadlineSeconds")) is not None:
-        losses.append((goal.asked_at + dt.timedelta(seconds=seconds), "the Goal's deadline"))
-    if goal is not None and account is not None and gpus_running and goal.phase == Phase.RUNNING:
-        left_ms = (account.limit - account.settled) / gpus_running
-        losses.append((timezone.now() + dt.timedelta(milliseconds=left_ms), "the budget runs out"))
+    if goal is not None and goal.deadline_seconds is not None:
+        due_at = goal.asked_at + dt.timedelta(seconds=goal.deadline_seconds)
+        losses.append((due_at, "the Goal's deadline"))
+    is_burning = goal is not None and goal.phase == Phase.RUNNING and gpus_running
+    if goal is not None and goal.gpu_ms_left is not None and is_burning:
+        left = dt.timedelta(milliseconds=goal.gpu_ms_left / gpus_running)
+        losses.append((timezone.now() + left, "the budget runs out"))
     return min(losses, default=(None, ""))
 
 
