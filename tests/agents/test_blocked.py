@@ -90,8 +90,8 @@ def test_a_node_with_room_is_no_reason() -> None:
 
 def test_what_has_one_resource_may_lack_another() -> None:
     """A free GPU on a node without memory is no free GPU."""
-    nodes = [node("a", memory="8Gi"), node("b")]
-    held = [pod("other", on="b", gpus=1, memory="60Gi")]
+    nodes = [node("a"), node("b")]
+    held = [pod("one", on="a", gpus=2), pod("two", on="b", gpus=1, memory="60Gi")]
     found = diagnose(pod("p", gpus=1, memory="16Gi"), nodes, held)
     assert found is not None
     assert found.what == "no node with 16Gi of free memory"
