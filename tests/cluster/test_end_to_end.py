@@ -15,9 +15,9 @@ from tests.cluster.control_plane import MissingControlPlane
 from tests.cluster.stage import Stage, stage
 from tests.kill.people import Person, sign_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.contract, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.contract, pytest.mark.timeout(1200)]
 
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 420.0  # 60 s on an idle machine
 GOALS = "/apis/orchestration.ai/v1/namespaces/default/goals"
 LABELLED = "?labelSelector=orchestration.ai%2Fworkload"
 NAME = "reduce-p99-latency"

@@ -16,6 +16,9 @@ TERMINATION_SECONDS: Final = 5
 KEEP_SECONDS: Final = 24 * 3600
 # A pod may wait so long for a node and its image before the backstop counts against it.
 PENDING_SECONDS: Final = 900
+# Attempts are looked at every 2 s: so long after its allowance a pod is still suspended by us, and
+# can be resumed after a grant; what the backstop ends has failed.
+LATE_SECONDS: Final = 3
 
 
 def labels(spec: WorkloadSpec) -> dict[str, str]:
@@ -83,7 +86,7 @@ def backstop_seconds(record: Record, *, waited_seconds: float = 0.0) -> int | No
     """
     left = []
     if record.allowance_ms is not None and record.gpus:
-        left.append(record.allowance_ms / record.gpus / 1000)
+        left.append(record.allowance_ms / record.gpus / 1000 + LATE_SECONDS)
     if record.deadline_seconds is not None:
         left.append(record.deadline_seconds)
     if not left:
