@@ -13,7 +13,7 @@ SDK := $(shell find agents/sdk -name '*.py' -o -name pyproject.toml 2>/dev/null 
 # Touched when an installation is complete: a second run finds them newer and does nothing.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-.PHONY: help run test test-cluster check bench lock clean screenshots manifests
+.PHONY: help run test test-cluster check bench lock clean screenshots manifests cluster
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: $(INSTALLED_DEV) ## run all tests, then the behaviour tests again on Postg
 test-cluster: $(INSTALLED_DEV) ## build a real Kubernetes control plane once, and test against it (ARGS=…)
 	@bash .ci/control-plane
 	@exec $(PY) -m pytest -q tests/cluster $(ARGS)
+
+cluster: $(INSTALLED_DEV) ## a Kubernetes to try it on: control plane, a node of real processes, Clearance
+	@bash .ci/control-plane
+	@exec $(PY) -m tests.cluster.stage "$$(mktemp -d)" EXAMPLE=1 $(ARGS)
 
 check: $(INSTALLED_DEV) ## format, lint, types, import rule, templates, Django's checks, migrations
 	@bash .ci/check

@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import json
 import signal
 import sys
 import threading
@@ -14,10 +15,17 @@ from pathlib import Path
 from types import FrameType
 
 from tests.cluster.conftest import install_resources
-from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPlane, control_plane
+from tests.cluster.control_plane import (
+    BUILT,
+    CONTEXT,
+    ControlPlane,
+    MissingControlPlane,
+    control_plane,
+)
 from tests.cluster.kubelet import kubelet
 from tests.console.real_tower import RealTower, eventually, free_ports
 
+PERSON = "developer"  # who kubectl is, for people
 GPUS = 4  # of the one node; none is real
 READY = "Clearance is ready at "
 READY_SECONDS = 240.0  # on a machine that is busy with much else
@@ -65,6 +73,15 @@ def stage(
         yield Stage(plane, tower, directory / "node" / "pods")
 
 
+def _somebodys_kubeconfig(plane: ControlPlane) -> Path:
+    """One of a person who is not `admin`, whom four eyes would keep from approving."""
+    content = json.loads(plane.kubeconfig.read_text())
+    content["users"][0]["user"] |= {"as": PERSON, "as-groups": ["system:masters"]}
+    path = plane.directory / f"{PERSON}.kubeconfig"
+    path.write_text(json.dumps(content))
+    return path
+
+
 def main() -> int:
     """Keep a stage for people."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -83,7 +100,8 @@ def main() -> int:
     try:
         with stage(options.directory.resolve(), gpus=options.gpus, **variables) as running:
             print(running.tower.said())
-            print(f"export KUBECONFIG={running.plane.kubeconfig}", flush=True)
+            kubeconfig = _somebodys_kubeconfig(running.plane)
+            print(f"export KUBECONFIG={kubeconfig} PATH={BUILT}:$PATH", flush=True)
             over.wait()
     except MissingControlPlane as missing:
         print(missing, file=sys.stderr)

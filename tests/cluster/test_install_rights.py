@@ -24,7 +24,7 @@ from goals.operator.agents import AGENTS, AgentMirror
 from goals.operator.election import Election
 from goals.operator.informer import Informer
 from goals.operator.mirror import GOALS, Mirror
-from tests.cluster import test_kubernetes, test_kueue, test_operator
+from tests.cluster import test_blocked, test_kubernetes, test_kueue, test_operator
 from tests.cluster.conftest import Stand, numbers
 from tests.cluster.control_plane import CONTEXT, ControlPlane, MissingControlPlane, control_plane
 from tests.cluster.installing import SYSTEM, apply, find_helm, render
@@ -52,6 +52,7 @@ ATTEMPTS: list[Callable[[Stand], None]] = [
     test_kubernetes.test_a_name_means_one_specification,
     test_kubernetes.test_what_waits_for_a_gpu_says_so,
     test_kubernetes.test_a_quota_says_which,
+    test_blocked.test_a_priority_class_that_the_cluster_has_not_keeps_nothing_from_running,
 ]
 LOOKED_INTO: list[Callable[[Stand], None]] = [
     test_kubernetes.test_a_deleted_attempt_stays_readable_until_it_is_forgotten,
