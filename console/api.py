@@ -21,6 +21,7 @@ from agents.authentication import BearerCredential, SessionCredential, Unauthent
 from agents.catalogue_api import catalogue_router
 from agents.cluster.base import ClusterError
 from agents.domain.problems import ManifestError
+from agents.nodes_api import nodes_router
 from agents.services.catalogue import CatalogueConflict
 from agents.services.identity import (
     IdentityNotAvailable,
@@ -82,6 +83,7 @@ api.add_router("/artifacts", artifact_router)
 api.add_router("/evidence", evidence_router)
 api.add_router("/bundles", policy_router)
 api.add_router("/catalogue", catalogue_router)
+api.add_router("/nodes", nodes_router)
 api.add_router("", goals_router)
 api.add_router("", steer_router)
 api.add_router("", gpus_router)

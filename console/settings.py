@@ -43,6 +43,8 @@ WORKER_CONCURRENCY = env.whole_number("WORKER_CONCURRENCY", default=4, low=1, hi
 SVID_TTL_SECONDS = env.whole_number("SVID_TTL_SECONDS", default=300, low=10, high=3600)
 # For whom the service account tokens of pods are made out that are exchanged for identities.
 WORKLOAD_TOKEN_AUDIENCE = env.text("WORKLOAD_TOKEN_AUDIENCE", default="clearance-identity")
+# `namespace/name` of the service account whose pods report the GPUs of their nodes over the API.
+NODE_SERVICE_ACCOUNT = env.text("NODE_SERVICE_ACCOUNT", default="")
 # How long the output and the files of a workload are kept after it ended.
 WORKLOAD_RETENTION_SECONDS = env.whole_number(
     "WORKLOAD_RETENTION_SECONDS", default=86_400, low=0, high=31_536_000

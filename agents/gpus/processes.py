@@ -1,5 +1,6 @@
 """Whose the processes on a card are: the kernel says what started them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from agents.gpus.domain import ComputeProcess, Owner
 
 ANCESTORS_MAX = 64  # of a process; deeper trees do not exist outside of attacks
 PROC = Path("/proc")
+CGROUP_MAX = 16 << 10
+POD_IN_CGROUP = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ def named(
     stat = _stat(process.pid, proc)
     if stat is None:
         return process
+    process = replace(process, pod_uid=_pod_uid(process.pid, proc))
     found, pid = stat, process.pid
     for _ in range(ANCESTORS_MAX):
         for one in (pid, found.group, found.session):
@@ -43,6 +47,16 @@ def named(
             break
         found = parent
     return replace(process, owner=Owner.FOREIGN, program=stat.program)
+
+
+def _pod_uid(pid: int, proc: Path) -> str:
+    """cgroups(7): kubelets put a pod's uid into the path, with `_` for `-` under systemd."""
+    try:
+        text = (proc / str(pid) / "cgroup").read_bytes()[:CGROUP_MAX].decode("ascii", "replace")
+    except OSError:
+        return ""
+    found = POD_IN_CGROUP.search(text)
+    return found[1].replace("_", "-") if found else ""
 
 
 def _stat(pid: int, proc: Path) -> _Stat | None:

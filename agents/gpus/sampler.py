@@ -19,10 +19,12 @@ from agents.gpus.domain import (
     ComputeProcess,
     DeviceKind,
     NodeReading,
+    Owner,
     Reading,
     Sample,
 )
 from agents.gpus.processes import named
+from agents.gpus.reporting import ReportFailed
 from agents.services.gpus import record_sample
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Sampler:
 
     Nothing that goes wrong ends it: cards that do not answer are reported as such, and while the
     database is down each look is tried anew; the errors cards reported meanwhile are kept.
+    Without a `cluster` it says nothing of who holds what: in Kubernetes, the survey knows.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Sampler:
         node: str,
         *,
         cards: Cards,
-        cluster: Cluster,
+        cluster: Cluster | None,
         clock: Callable[[], datetime] = timezone.now,
         record: Callable[[Sample], None] = record_sample,
     ) -> None:
@@ -118,9 +121,13 @@ class Sampler:
         processes: tuple[ComputeProcess, ...] | None = device.processes
         if processes is not None:
             processes = tuple(named(process, workloads) for process in processes)
+        if processes is not None and self.cluster is None:
+            processes = tuple(replace(one, owner=Owner.UNKNOWN) for one in processes)
         return replace(device, xids=tuple(waiting), processes=processes)
 
     def _gpus(self) -> Sequence[Gpu] | None:
+        if self.cluster is None:
+            return None
         try:
             return self.cluster.gpus()
         except ClusterError as error:
@@ -129,6 +136,8 @@ class Sampler:
 
     def _slots(self, gpus: Sequence[Gpu] | None) -> list[Gpu]:
         """Declared slots of this node. Raises ClusterUnavailable when nobody can say."""
+        if self.cluster is None:
+            return []
         if gpus is None:
             raise ClusterUnavailable("The cluster does not say which slots are declared.")
         return [gpu for gpu in gpus if not gpu.is_measured and gpu.node == self.node]
@@ -138,7 +147,7 @@ class Sampler:
         found: dict[int, str] = {}
         for name in set(held_by.values()):
             try:
-                status = self.cluster.get(name)
+                status = self.cluster.get(name) if self.cluster is not None else None
             except ClusterError:
                 continue
             if status is not None and status.pid is not None:
@@ -148,6 +157,9 @@ class Sampler:
     def _report(self, sample: Sample) -> bool:
         try:
             self.record(sample)
+        except ReportFailed as error:
+            self._complain(f"the sample was not reported: {error}")
+            return False
         except DatabaseError as error:
             for connection in connections.all():
                 connection.close()  # a broken one would stay broken

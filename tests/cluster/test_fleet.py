@@ -4,12 +4,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import yaml
 
+from agents.attestation.base import TokenRefused
+from agents.attestation.nodes import KubernetesNodeReviewer
 from agents.catalogue.domain import LOOKS_LIKE
 from agents.catalogue.proposals import propose
 from agents.cluster.kubernetes.api import KubernetesApi
@@ -198,6 +201,43 @@ def test_what_is_proposed_is_what_the_api_server_takes(site: Site) -> None:
     site.survey.scan()
     row.refresh_from_db()
     assert row.service_account == "support-bot"
+
+
+def test_a_samplers_token_speaks_for_the_node_it_runs_on(site: Site, api: KubernetesApi) -> None:
+    account = f"{site.namespace}/node"
+    reviewer = KubernetesNodeReviewer(api, account=account, audience="gpus")
+    for name in ("node", "other"):
+        site.make("api/v1", "ServiceAccount", name, None)
+        spec = site.pod_template(name, serviceAccountName=name)["spec"]
+        site.make("api/v1", "Pod", f"{name}-x", spec)
+    for name in ("node-x", "other-x"):
+        site.until(partial(site.row, name, state="running"))
+    assert reviewer.node_of(_token(site, "node")) == site.node
+    for token, why in (
+        (_token(site, "other"), "Only the service account"),
+        (_token(site, "node", audience="elsewhere"), "for audience gpus"),
+        (_token(site, "node", pod=""), "not bound to a pod"),
+        ("nonsense", "does not accept"),
+    ):
+        with pytest.raises(TokenRefused, match=why):
+            reviewer.node_of(token)
+    token = _token(site, "node")
+    site.plane.request("DELETE", f"/api/v1/namespaces/{site.namespace}/pods/node-x")
+    site.until(lambda: not site.row("node-x", state="running"))
+    with pytest.raises(TokenRefused):
+        reviewer.node_of(token)
+
+
+def _token(site: Site, account: str, *, audience: str = "gpus", pod: str = "x") -> str:
+    base = f"/api/v1/namespaces/{site.namespace}"
+    spec: dict[str, Any] = {"audiences": [audience], "expirationSeconds": 600}
+    if pod:
+        found = site.plane.request("GET", f"{base}/pods/{account}-{pod}")["metadata"]
+        reference = {"kind": "Pod", "apiVersion": "v1", "name": found["name"], "uid": found["uid"]}
+        spec["boundObjectRef"] = reference
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    made = site.plane.request("POST", f"{base}/serviceaccounts/{account}/token", body)
+    return str(made["status"]["token"])
 
 
 def _path(document: dict[str, Any]) -> str:

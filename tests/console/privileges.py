@@ -101,8 +101,8 @@ AT_WORK: Final = Rule(
     frozenset(), elsewhere=FORBIDDEN, roleless=FORBIDDEN, agent=OK
 )  # agents with their JWT-SVID
 
-# Samplers by the token of their node; a person needs the role in every namespace.
-NODES: Final = Rule(frozenset(), elsewhere=FORBIDDEN, roleless=FORBIDDEN, agent=SIGN_IN)
+# Samplers by the token of their node; a person needs the role in all namespaces: here an admin.
+NODES: Final = replace(MOVE_POLICY, agent=SIGN_IN)
 
 Body = Mapping[str, Any] | Callable[[Any], Mapping[str, Any]]
 
