@@ -1,6 +1,8 @@
 """The chart and its plain manifests, strictly, on a real API server and in a restricted place."""
 
+import contextlib
 import copy
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from django.conf import settings
 
 from tests.cluster.conftest import APPLY, MERGE, ROOT, numbers
 from tests.cluster.control_plane import ControlPlane, MissingControlPlane, Refusal, control_plane
@@ -18,6 +21,7 @@ from tests.cluster.installing import (
     MANIFESTS,
     SYSTEM,
     apply,
+    collection,
     find_helm,
     helm,
     pod_templates,
@@ -150,6 +154,25 @@ def test_no_pod_has_a_secret_in_its_environment() -> None:
             assert "envFrom" not in container
 
 
+def test_the_image_is_what_the_chart_runs() -> None:
+    lines = (ROOT / "deploy" / "Containerfile").read_text().replace("\\\n", " ").splitlines()
+    said = [line.split(None, 1) for line in lines if line and not line.startswith("#")]
+    last = max(at for at, (word, _) in enumerate(said) if word == "FROM")
+    copied = {rest.split()[0] for word, rest in said[last:] if word == "COPY"}
+    ours = {name for name in settings.INSTALLED_APPS if (ROOT / name).is_dir()}
+    assert ours | {"templates", "static", "deploy/admission", "deploy/crds"} <= copied
+    allowed = (ROOT / ".dockerignore").read_text().split()
+    assert all(f"!{path}" in allowed for path in copied - {"--from=packages"})
+    assert any("--require-hashes" in rest for word, rest in said if word == "RUN")
+    assert not [rest for word, rest in said if word == "ADD" or ":latest" in rest]
+    told = dict(one for one in said[last:] if one[0] in ("USER", "ENTRYPOINT"))
+    for name, template in pod_templates(render()).items():
+        (container,) = template["spec"]["containers"]
+        user = template["spec"]["securityContext"]
+        assert told["USER"] == f"{user['runAsUser']}:{user['runAsGroup']}", name
+        assert json.loads(told["ENTRYPOINT"]) == container["command"], name
+
+
 # --- On a real API server -------------------------------------------------------------------
 
 
@@ -252,3 +275,42 @@ def test_an_upgrade_of_the_resources_keeps_the_objects(plane: ControlPlane) -> N
         return bool(found.get("status", {}).get("limit") == "50 GPU-minutes")
 
     eventually(is_newer, "the new field is never served")
+
+
+def test_helm_installs_upgrades_and_leaves_the_goals(plane: ControlPlane) -> None:
+    for path in ("customresourcedefinitions/goals.orchestration.ai",
+                 "customresourcedefinitions/agents.orchestration.ai"):  # fmt: skip
+        with contextlib.suppress(Refusal):
+            plane.request("DELETE", f"/apis/apiextensions.k8s.io/v1/{path}")
+    documents = read_objects((MANIFESTS / "clearance.yaml").read_text())
+    for one in documents:  # what the tests before have applied
+        if one["kind"] not in ("Namespace", "CustomResourceDefinition"):
+            with contextlib.suppress(Refusal):
+                plane.request("DELETE", f"{collection(one)}/{one['metadata']['name']}")
+    values = {"governedNamespaces": [{"name": "helmed", "create": True}]}
+    where = ("-n", SYSTEM, f"--kubeconfig={plane.kubeconfig}", "--wait=false")
+    done = helm("install", "clearance", str(CHART), *where, values=values)
+    assert done.returncode == 0, done.stderr
+    assert "clearance-web" in done.stdout
+    goal = yaml.safe_load((ROOT / "examples" / "checkout" / "goal.yaml").read_text())
+    goals = "/apis/orchestration.ai/v1/namespaces/helmed/goals"
+
+    def created() -> Any:
+        try:
+            return plane.request("POST", goals, {**goal, "metadata": {"name": "kept"}})
+        except Refusal:  # not served yet, or the webhooks' processes do not run here
+            return None
+
+    plane.request("PATCH", "/api/v1/namespaces/helmed", {"metadata": {"labels": {
+        "orchestration.ai/governed": None}}}, content_type=MERGE)  # fmt: skip
+    before = eventually(created, "no Goal can be made")
+    upgrade = {**values, "image": {"tag": "0.2.0"}}
+    done = helm("upgrade", "clearance", str(CHART), *where, values=upgrade)
+    assert done.returncode == 0, done.stderr
+    done = helm("uninstall", "clearance", *where[:3])
+    assert done.returncode == 0, done.stderr
+    assert plane.request("GET", f"{goals}/kept")["metadata"]["uid"] == before["metadata"]["uid"]
+    claims = plane.request("GET", f"/api/v1/namespaces/{SYSTEM}/persistentvolumeclaims")["items"]
+    assert [one["metadata"]["name"] for one in claims] == ["clearance-state"]
+    accounts = plane.request("GET", f"/api/v1/namespaces/{SYSTEM}/serviceaccounts")["items"]
+    assert [one["metadata"]["name"] for one in accounts] == ["default"]

@@ -203,6 +203,18 @@ def test_a_pod_of_each_process_becomes_ready(installed: Installation, name: str)
     )
 
 
+def test_what_asks_whether_they_live_is_answered(installed: Installation) -> None:
+    for name in ("web", "otlp"):
+        (pod,) = installed.pods(name)
+        asked = pod["spec"]["containers"][0]["livenessProbe"]["httpGet"]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{installed.ports[name]}{asked['path']}",
+            headers={one["name"]: one["value"] for one in asked["httpHeaders"]},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 200
+
+
 def test_the_job_has_migrated_and_told_no_password(installed: Installation) -> None:
     installed.eventually(
         lambda: [one for one in installed.pods("init") if one["status"]["phase"] == "Succeeded"],
