@@ -30,6 +30,9 @@ ASKS_NOTHING: Final = {
     "approval_ask": "a question",
     "approval_reply": "an answer to a question",
     "delegation_list": "ends by itself and can be revoked",
+    "catalogue_register": "the page shows the manifest; nothing runs of it before a Goal names it",
+    "catalogue_ignore": "can be restored",
+    "catalogue_restore": "can be ignored again",
     "kill_switch": "the page is the question, and every key press counts",
 }
 # Of forms with several buttons or uses, those that can be undone ask nothing.
