@@ -13,7 +13,7 @@ from typing import Any, Final
 from agents.admission.judging import Answer, judge_workload
 from agents.admission.metrics import Metrics
 from agents.admission.persons import TooManyPersons, stamp
-from agents.admission.review import NoReview, Review, patched, read_review, refused
+from agents.admission.review import NoReview, Review, patched, read_review, refused, unheard
 from agents.admission.snapshot import Policies
 from agents.admission.spool import Spool, line_of
 from agents.admission.workloads import agent_patch
@@ -114,7 +114,7 @@ class AdmissionApp:
 
     def _unheard(self, review: Review, why: str) -> Answer:
         self.metrics.undecided += 1
-        return Answer(refused(review, why), outcome=Outcome.DENY)
+        return Answer(unheard(review, why), outcome=Outcome.DENY)
 
     # --- Webhooks --------------------------------------------------------------------------------
 

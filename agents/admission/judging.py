@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from agents.admission.review import Object, Review, allowed, refused
+from agents.admission.review import Object, Review, allowed, refused, unheard
 from agents.admission.snapshot import Snapshot
 from agents.admission.workloads import (
     AGENT_ID,
@@ -60,7 +60,7 @@ def judge_workload(
 ) -> Answer:
     """Judge a pod or the template of one. Evaluates in the sandbox and reads no database."""
     if snapshot is None:
-        return Answer(refused(review, NO_SNAPSHOT), outcome=Outcome.DENY)
+        return Answer(unheard(review, NO_SNAPSHOT), outcome=Outcome.DENY)
     pod = pod_of(review.kind, review.found)
     if pod is None or asks_nothing_new(review):
         return Answer(allowed(review))

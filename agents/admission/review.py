@@ -8,6 +8,7 @@ from typing import Any, Final
 
 API_VERSION: Final = "admission.k8s.io/v1"
 FORBIDDEN: Final = 403
+UNAVAILABLE: Final = 503
 # The API server cuts one warning at 256 bytes and all of them at 4096 (KEP-1693).
 WARNING_BYTES: Final = 256
 WARNINGS_BYTES: Final = 4096
@@ -101,6 +102,12 @@ def refused(review: Review, message: str, *, warnings: Sequence[str] = ()) -> Ob
     """Refuse it; `message` is what kubectl prints."""
     status = {"code": FORBIDDEN, "reason": "Forbidden", "message": message[:MESSAGE_CHARACTERS]}
     return _answer(review.uid, {"allowed": False, "status": status, **_warnings(warnings)})
+
+
+def unheard(review: Review, message: str) -> Object:
+    """Refuse it for now, for want of a judgement: who asks again may be let in."""
+    status = {"code": UNAVAILABLE, "reason": "ServiceUnavailable", "message": message}
+    return _answer(review.uid, {"allowed": False, "status": status})
 
 
 def _answer(uid: str, response: Object) -> Object:

@@ -169,6 +169,17 @@ def test_an_approval_is_needed_but_by_what_was_approved_already(desk: Desk) -> N
     assert not desk.ask(review(nobody, user=OWN))["allowed"]  # a denial binds us, too
 
 
+def test_gpus_that_are_kept_are_kept_from_pods_of_no_goal(desk: Desk, twins: Any) -> None:
+    desk.policies.cluster = lambda: twins.cluster  # 4 GPUs, none in use
+    desk.policies.refresh()
+    assert desk.ask(review(pod(gpus=3)))["allowed"]
+    message = desk.ask(review(pod(gpus=4)))["status"]["message"]
+    assert "4 GPUs with 0 in use, but 3 of 4 are open" in message
+    labels = {"orchestration.ai/workload": "tune-1"}
+    ours = job(pod(gpus=4, labels=labels), labels=labels)
+    assert desk.ask(review(ours, user=OWN))["allowed"]
+
+
 def test_warnings_reach_the_person(desk: Desk) -> None:
     enforce(desk, APPROVAL, stage=Stage.WARN)
     answer = desk.ask(review(pod(hostNetwork=True, labels={"agent_role": "nobody"})))
@@ -202,7 +213,9 @@ def test_no_secret_is_kept(desk: Desk) -> None:
 def test_without_any_policy_everything_is_denied(tmp_path: Path, engine: PolicyEngine) -> None:
     desk = Desk(tmp_path, engine)
     assert desk.call("GET", "/readyz")[0] == 503
-    assert "has not read any policy" in desk.ask(review(pod()))["status"]["message"]
+    unheard = desk.ask(review(pod()))["status"]
+    assert "has not read any policy" in unheard["message"]
+    assert unheard["code"] == 503  # an attempt of ours is tried again, and not failed
     desk.policies.refresh()
     assert desk.call("GET", "/readyz")[0] == 200
     assert "No policy bundle is in force" in desk.ask(review(pod()))["status"]["message"]

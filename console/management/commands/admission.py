@@ -103,7 +103,11 @@ def _program(api: KubernetesApi, engine: PolicyEngine, options: dict[str, Any]) 
     )
     spool = Spool(settings.CLEARANCE_DATA / "admission")
     app = AdmissionApp(
-        policies, engine, spool, own_users=names, why_not_ready=lambda: _why_not_ready(keeper)
+        policies,
+        engine,
+        spool,
+        own_users=names,
+        why_not_ready=lambda: _why_not_ready(keeper, names),
     )
     ready_file = os.environ.get(READY_FILE_VARIABLE)
     return Program(
@@ -122,7 +126,9 @@ def _program(api: KubernetesApi, engine: PolicyEngine, options: dict[str, Any]) 
     )
 
 
-def _why_not_ready(keeper: Keeper) -> str:
+def _why_not_ready(keeper: Keeper, names: OwnNames) -> str:
+    if not names():
+        return "The API server has not said yet who we are."
     return "" if keeper.is_told else "The webhooks do not trust our certificate yet."
 
 
