@@ -101,6 +101,15 @@ def test_a_client_without_a_limit_has_one_all_the_same(proxy: FaultProxy, tmp_pa
     assert over_limit(times, per_second=100, burst=200) == 0
 
 
+def test_a_watch_that_fell_silent_is_given_up(api: KubernetesApi) -> None:
+    path = "/api/v1/namespaces/kube-public/secrets"
+    _, version = api.list_at(path)
+    began = time.monotonic()
+    with pytest.raises(ClusterUnavailable):
+        list(api.watch(path, version=version, seconds=30, silence_seconds=0.5))
+    assert time.monotonic() - began < 5
+
+
 def test_nothing_is_written_once_it_may_not(proxy: FaultProxy, tmp_path: Path) -> None:
     route = proxy.route("fenced")
     may: list[bool] = [False]

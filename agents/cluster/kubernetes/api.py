@@ -22,6 +22,8 @@ IN_POD: Final = frozenset({"", "in-cluster"})  # of CLUSTER_URL=kubernetes:…
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # To connect, to be silent. Connecting ends before another operator may lead (see `Election`).
 TIMEOUT_SECONDS: Final = (2.5, 10.0)
+# Of a watch: API servers send a bookmark each minute, whatever happens.
+SILENCE_SECONDS: Final = 90.0
 TOTAL_SECONDS: Final = 30.0  # for a whole answer: one that drips would never be silent
 RETRY_AFTER_MAX_SECONDS: Final = 600.0  # nobody means a day
 # Of a client that names no limit: well below what an API server grants one user by default.
@@ -173,15 +175,21 @@ class KubernetesApi:
             if not token:
                 return
 
-    def watch(self, path: str, *, version: str, seconds: int) -> Iterator[Object]:
-        """Events after that version, until the server ends them. Raises WatchExpired."""
+    def watch(
+        self, path: str, *, version: str, seconds: int, silence_seconds: float = SILENCE_SECONDS
+    ) -> Iterator[Object]:
+        """Events after that version, until the server ends them. Raises WatchExpired.
+
+        ClusterUnavailable after a silence: a connection that died without a word has no other sign.
+        """
         query: dict[str, str | int] = {
             "watch": "true",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": seconds,
         }
-        answer = self._call("GET", path, query=query, timeout=(self._timeouts[0], seconds + 5.0))
+        silence = min(silence_seconds, seconds + 5.0)
+        answer = self._call("GET", path, query=query, timeout=(self._timeouts[0], silence))
         rest = b""
         try:
             for chunk in answer.response.stream(65536):
