@@ -206,9 +206,11 @@ def _secret(held: Certificates) -> Object:
 
 
 def _read(found: Object) -> Certificates | None:
-    """What stands in the Secret; None when it is none of ours, or damaged."""
+    """What stands in the Secret; None when it is empty, none of ours, or damaged."""
+    if not found.get("data"):
+        return None  # a chart makes it, so that nobody here needs to be let make any
     try:
-        data = {name: base64.b64decode(one) for name, one in (found.get("data") or {}).items()}
+        data = {name: base64.b64decode(one) for name, one in found["data"].items()}
         authorities = tuple(
             Authority(
                 Pair(one["certificate"].encode(), one["key"].encode()),
