@@ -83,6 +83,7 @@ def nodes_changed(plane: ControlPlane, change: dict[str, Any], undo: dict[str, A
 # --- The adapter ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("lost")  # goes while the other tests run
 def test_a_quota_tells_how_much_of_it_is_used_and_by_whom(stand: Stand) -> None:
     make_quota(stand.plane, stand.namespace, **{"requests.nvidia.com_gpu": "2"})
     stand.cluster.create(stand.spec("one", gpus=2))
@@ -257,7 +258,7 @@ def evict(plane: ControlPlane, namespace: str) -> None:
         plane.request("POST", f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", body)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def lost(plane: ControlPlane) -> Iterator[Stand]:
     """An attempt whose node has gone: the controllers take up to a minute to say so."""
     plane.add_namespace("lost", "optimizer")

@@ -24,7 +24,12 @@ from tests.cluster.floor import Floor, standing_floor
 from tests.cluster.kueue_controller import MissingKueue, find_kueue, kueue_controller
 from tests.towers import Tower
 
-pytestmark = [pytest.mark.slow, pytest.mark.contract]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.contract,
+    # All of them, so that they run in one go: tests with a database are run before others.
+    pytest.mark.django_db(transaction=True),
+]
 
 API = "kueue.x-k8s.io/v1beta2"
 GPU = "nvidia.com/gpu"
@@ -331,7 +336,6 @@ def workloads(hall: Hall, attempt: Attempt) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_goal_at_its_limit_gives_its_place_back_until_it_is_approved(
     floor: Floor, front: Hall
 ) -> None:
@@ -351,7 +355,6 @@ def test_a_goal_at_its_limit_gives_its_place_back_until_it_is_approved(
     assert found["status"]["admissionChecks"][0]["state"] == "Ready"
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_goal_that_waits_in_its_queue_says_behind_whom(floor: Floor, front: Hall) -> None:
     first = floor.start("ahead")
     holding = floor.until_running(first)
@@ -367,7 +370,6 @@ def test_a_goal_that_waits_in_its_queue_says_behind_whom(floor: Floor, front: Ha
     assert floor.until_said(second, "Scheduled", "True")["reason"] == "NothingWaits"
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_denied_goal_is_rejected(floor: Floor, front: Hall) -> None:
     goal = floor.start("denied", budget="4 GPU-seconds")
     attempt = floor.until_running(goal)
