@@ -29,7 +29,7 @@ from agents.services.survey import (
 )
 from agents.survey.dcgm import Metrics
 from agents.survey.devices import XidMemory, by_node, declared, held_cards, measured
-from agents.survey.domain import NodeFact, PodFact, fleet_of
+from agents.survey.domain import Live, NodeFact, PodFact, fleet_of
 from agents.survey.reading import read_node, read_pod
 from agents.survey.scraping import Fetch, ScrapeFailed, fetch_directly, fetch_through, scrape
 from agents.survey.shadow import Shadow
@@ -40,6 +40,7 @@ NODES: Final = "/api/v1/nodes"
 PODS: Final = "/api/v1/pods"
 FLEET_SECONDS: Final = 2.0  # the pages call what is older than 5 s stale
 SCRAPE_SECONDS: Final = 3.0
+COMPARE_EVERY: Final = dt.timedelta(seconds=30)  # with the rows, though nothing seems to change
 SCAN_SECONDS: Final = 60.0
 FIRST_SECONDS: Final = 1.0  # between looks whether the pods have been listed
 SCRAPES_A_SECOND: Final = 60  # of all exporters together; more of them are read less often
@@ -71,6 +72,8 @@ class Survey:
         self._scraped: dict[str, tuple[dt.datetime, Metrics | ScrapeFailed]] = {}
         self._measured: set[str] = set()  # nodes whose exporter has answered
         self._xids = XidMemory()
+        self._foreign: tuple[Live, ...] = ()  # as the rows say it
+        self._compare_at = clock()
         self._complaint = ""
 
     def stop(self) -> None:
@@ -102,6 +105,8 @@ class Survey:
                     self._complain(f"{type(error).__name__}: {error}")
                 except Exception:  # a loop that dies is a map that lies
                     logger.exception("the survey of the cluster stumbled")
+            else:  # whoever leads meanwhile may have changed the rows
+                self._foreign, self._recorder = (), GpuRecorder()
             self._stop.wait(seconds)
 
     def step(self) -> bool:
@@ -113,7 +118,10 @@ class Survey:
             return False
         nodes, pods = self._nodes.facts(), self._pods.facts()
         fleet = fleet_of(nodes, pods)
-        record_foreign(fleet.foreign, at=at)
+        if fleet.foreign != self._foreign or at >= self._compare_at:
+            self._foreign = ()  # what follows may fail half way
+            record_foreign(fleet.foreign, at=at)
+            self._foreign, self._compare_at = fleet.foreign, at + COMPARE_EVERY
         self._recorder.record(self._samples(nodes, pods, at=at))
         record_holders(held_cards(reported_processes(), by_node(pods)), at=at)
         note_heard(cluster=self._cluster, at=at, fleet=fleet)
