@@ -53,7 +53,7 @@ def lanes_of(plane: Any, proxy: Any, count: int, directory: Path) -> Iterator[An
     from agents.domain.manifest import parse_agent
     from agents.services.registry import register_agent
     from tests.cluster.control_plane import CONTEXT
-    from tests.cluster.stories import PERSON, Place
+    from tests.cluster.telling import PERSON, Place
     from tests.towers import AGENT
 
     for number in range(count):
@@ -115,7 +115,7 @@ class Canaries:
 def judge(run: Any) -> list[str]:
     """What was wrong on the way, whatever the end: foreign objects, duplicates, haste."""
     from agents.cluster.kubernetes.cluster import JOBS
-    from tests.cluster.stories import BURST, REQUESTS_PER_SECOND
+    from tests.cluster.telling import BURST, REQUESTS_PER_SECOND
 
     space = re.escape(run.place.namespace)
     name = re.escape(run.name)
@@ -159,7 +159,8 @@ def run_one(place: Any, seed: int, story: Any, expected: Any, plan: Any) -> dict
     """One perturbed run."""
     from django.db import close_old_connections
 
-    from tests.cluster.stories import Unlike, tell
+    from tests.cluster.stories import tell
+    from tests.cluster.telling import Unlike
 
     began = time.monotonic()
     close_old_connections()
@@ -221,11 +222,11 @@ def plan_for(seed: int, outage: float | None) -> Any:
 
 def storm(plane: Any, proxy: Any, asked: argparse.Namespace, directory: Path) -> int:
     """Tell a story for each seed, as many at once as there are lanes."""
-    from tests.cluster.stories import ATTEMPT_STORIES, GOAL_STORIES, reference
+    from tests.cluster.stories import STORIES, reference
 
     lanes = asked.lanes
     seeds = range(asked.first, asked.first + asked.count)
-    stories = [one for one in (*GOAL_STORIES, *ATTEMPT_STORIES) if asked.only in one.__name__]
+    stories = [one for one in STORIES if asked.only in one.__name__]
     died: list[str] = []
     threading.excepthook = lambda how: died.append(
         "".join(traceback.format_exception(how.exc_type, how.exc_value, how.exc_traceback))
