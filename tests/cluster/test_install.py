@@ -29,7 +29,7 @@ from tests.cluster.installing import (
     render,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.contract]
+pytestmark = [pytest.mark.slow, pytest.mark.contract, pytest.mark.timeout(300)]
 
 Object = dict[str, Any]
 PATIENCE_SECONDS = 60.0

@@ -37,6 +37,7 @@ from tests.cluster.test_operator import Desk, desk  # noqa: F401 - a fixture
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.contract,
+    pytest.mark.timeout(600),  # Kueue may take minutes to start on a machine that is busy
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("twins"),
 ]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -287,3 +288,13 @@ def running_agents(installed: Installation) -> list[Object]:
 def test_nobody_asked_for_what_its_role_does_not_give(installed: Installation) -> None:
     refusals = refused(installed.plane)
     assert refusals == [], "\n".join(refusals)
+
+
+def test_no_log_has_a_secret_or_a_traceback(installed: Installation) -> None:
+    content = installed.plane.request("GET", f"/api/v1/namespaces/{SYSTEM}/secrets/clearance")
+    secrets = [base64.b64decode(one).decode() for one in content["data"].values()]
+    secrets += [urlsplit(one).password or one for one in secrets]
+    for path in installed.directory.glob("node/pods/*/*.log"):
+        text = path.read_text(errors="replace")
+        assert "Traceback" not in text, text[-3000:]
+        assert not [one for one in secrets if one in text], path.name
