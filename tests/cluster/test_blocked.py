@@ -3,15 +3,18 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from agents.cluster.base import Blockage, WorkloadBlocked, WorkloadPhase, WorkloadStatus
+from agents.cluster.kubernetes.api import KubernetesApi, ObjectAbsent, object_path
 from agents.services.blocked import blockage_words
+from goals.models import Goal
+from goals.operator.mirror import GOALS, Mirror
 from governance.models import JournalRecord
-from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, Stand
+from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, Stand, install_resources
 from tests.cluster.control_plane import ControlPlane, Refusal
 from tests.cluster.floor import Floor, standing_floor
 from tests.towers import Tower
@@ -284,8 +287,37 @@ def floor(
         yield standing
 
 
+@pytest.fixture
+def kubectl(plane: ControlPlane, api: KubernetesApi) -> Iterator[Callable[[Goal], dict[str, Any]]]:
+    """Conditions of a Goal's resource, as the operator has just written them."""
+    install_resources(plane)
+    made: set[str] = set()
+
+    def resource(path: str) -> dict[str, Any] | None:
+        try:
+            return api.get(path)
+        except ObjectAbsent:
+            return None
+
+    def conditions(goal: Goal) -> dict[str, Any]:
+        path = object_path(GOALS, goal.namespace, goal.name)
+        made.add(path)
+        mirror = Mirror(api, get=lambda _: resource(path), put=lambda _: None)
+        mirror.sync((goal.namespace, goal.name))
+        found = resource(path)
+        assert found is not None
+        return {one["type"]: one for one in found["status"]["conditions"]}
+
+    yield conditions
+    for path in made:
+        plane.request("PATCH", path, {"metadata": {"finalizers": []}}, content_type=MERGE)
+        api.delete(path)
+
+
 @pytest.mark.django_db(transaction=True)
-def test_a_goal_says_which_goal_holds_its_gpus(floor: Floor, stand: Stand) -> None:
+def test_a_goal_says_which_goal_holds_its_gpus(
+    floor: Floor, stand: Stand, kubectl: Callable[[Goal], dict[str, Any]]
+) -> None:
     first = floor.start("first")
     holding = floor.until_running(first)
     make_pod(floor.plane, stand.namespace, "secret-project", gpus=1)
@@ -302,6 +334,12 @@ def test_a_goal_says_which_goal_holds_its_gpus(floor: Floor, stand: Stand) -> No
         (waiting,) = floor.tower.attempts(second)
         assert (waiting.state, waiting.reason) == ("pending", "Unschedulable")
         assert waiting.message in said["message"]
+        told = kubectl(second)["Scheduled"]
+        assert (told["status"], told["reason"], told["message"]) == (
+            "False",
+            said["reason"],
+            said["message"],
+        )
         end_pod(floor.plane, stand.namespace, "secret-project")
         end_pod(floor.plane, "default", "train-7")
         assert floor.until_said(second, "Scheduled", "True")["reason"] == "NothingWaits"
