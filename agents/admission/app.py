@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from agents.admission.judging import Answer, judge_workload
 from agents.admission.metrics import Metrics
-from agents.admission.persons import TooManyPersons, stamp
-from agents.admission.review import NoReview, Review, patched, read_review, refused, unheard
+from agents.admission.persons import TooManyPersons, asked_digest, stamp
+from agents.admission.review import NoReview, Object, Review, patched, read_review, refused, unheard
 from agents.admission.snapshot import Policies
 from agents.admission.spool import Spool, line_of
 from agents.admission.workloads import agent_patch
@@ -58,7 +58,8 @@ class AdmissionApp:
     """Answers reviews by the newest snapshot, and keeps what it decides in the spool.
 
     `own_users` are the names under which Clearance itself asks the API server. `why_not_ready`
-    says what else is missing before reviews can be answered, "" when nothing is.
+    says what else is missing before reviews can be answered, "" when nothing is;
+    `wrong_with_goal` what is wrong with the manifest of a Goal, field by field.
     """
 
     policies: Policies
@@ -68,6 +69,7 @@ class AdmissionApp:
     threads: int = 8
     metrics: Metrics = field(default_factory=Metrics)
     why_not_ready: Callable[[], str] = lambda: ""
+    wrong_with_goal: Callable[[Object], str] = lambda _: ""
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -122,6 +124,9 @@ class AdmissionApp:
         return Answer(patched(review, agent_patch(review)))
 
     async def _mutate_goal(self, review: Review) -> Answer:
+        is_asked = not review.is_update or asked_digest(review.found) != asked_digest(review.before)
+        if is_asked and (wrong := self.wrong_with_goal(review.found)):
+            return Answer(refused(review, wrong), outcome=Outcome.DENY)
         try:
             return Answer(patched(review, stamp(review, own_users=self.own_users())))
         except TooManyPersons as error:

@@ -97,7 +97,8 @@ def asked_digest(found: Mapping[str, Any]) -> str:
 
 def _seal(found: Mapping[str, Any], persons: Persons, asked: str) -> str:
     metadata = found.get("metadata") or {}
-    place = [metadata.get("namespace"), metadata.get("name")]
+    # A name that the API server makes up is not known yet when it is asked for.
+    place = [metadata.get("namespace"), metadata.get("generateName") or metadata.get("name")]
     content = json.dumps([*place, persons.requested_by, persons.edited_by, asked])
     return salted_hmac(SALT, content, algorithm="sha256").hexdigest()
 

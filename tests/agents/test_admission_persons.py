@@ -88,6 +88,23 @@ def test_a_name_without_our_seal_is_nobodys(desk: Desk) -> None:
     assert not are_current(changed)
 
 
+def test_a_name_that_the_api_server_makes_up_is_sealed_all_the_same(desk: Desk) -> None:
+    asked = goal()
+    asked["metadata"]["generateName"] = "faster-"
+    made = stamped(desk, asked, user="alice")
+    made["metadata"]["name"] = "faster-x7k2p"
+    assert read_persons(made) == Persons("alice")
+
+
+def test_a_goal_that_cannot_be_read_is_refused_with_its_fields(desk: Desk) -> None:
+    desk.app.wrong_with_goal = lambda found: "spec.budget: what?" if found["spec"]["budget"] else ""
+    refusal = desk.ask(review(goal()), MUTATE_GOALS)
+    assert (refusal["allowed"], refusal["status"]["message"]) == (False, "spec.budget: what?")
+    landing = copy.deepcopy(goal())
+    landing["metadata"]["finalizers"] = []
+    assert desk.ask(review(landing, before=goal()), MUTATE_GOALS)["allowed"]  # it asks nothing
+
+
 def test_what_changes_nothing_that_is_asked_has_no_editor(desk: Desk) -> None:
     made = stamped(desk, goal(), user="alice")
     touched = copy.deepcopy(made)

@@ -252,13 +252,14 @@ def test_who_asks_with_kubectl_cannot_approve_in_the_console(
         "objective": "p99 latency < 120 ms for /checkout", "budget": "50 GPU-minutes",
         "agents": ["profiler"], "requireApproval": True,
     }  # fmt: skip
-    made = plane.request(
-        "POST", goals,
-        {"apiVersion": "orchestration.ai/v1", "kind": "Goal",
-         "metadata": {"name": "faster", "annotations": {REQUESTED_BY: "somebody-else"}},
-         "spec": spec},
-        user="approver",
-    )  # fmt: skip
+    asked = {
+        "apiVersion": "orchestration.ai/v1", "kind": "Goal",
+        "metadata": {"name": "faster", "annotations": {REQUESTED_BY: "somebody-else"}},
+        "spec": spec,
+    }  # fmt: skip
+    vague = refusal(plane, goals, {**asked, "spec": {**spec, "objective": "make it nicer"}})
+    assert "denied the request: spec.objective: " in vague
+    made = plane.request("POST", goals, asked, user="approver")
     assert made["metadata"]["annotations"][REQUESTED_BY] == "approver"
     mirror = Mirror(api, get=lambda key: api.get(object_path(GOALS, *key)), put=lambda _: None)
     row = synced(mirror, shop)

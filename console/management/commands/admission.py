@@ -18,7 +18,9 @@ from agents.admission.snapshot import Policies
 from agents.admission.spool import Spool
 from agents.cluster import get_cluster
 from agents.cluster.kubernetes.api import KubernetesApi
+from agents.domain.problems import ManifestError
 from console.tower.programs import READY_FILE_VARIABLE
+from goals.operator.resources import manifest_of
 from governance.policy.base import PolicyEngine
 
 PREFIX = "kubernetes:"
@@ -108,6 +110,7 @@ def _program(api: KubernetesApi, engine: PolicyEngine, options: dict[str, Any]) 
         spool,
         own_users=names,
         why_not_ready=lambda: _why_not_ready(keeper, names),
+        wrong_with_goal=_wrong_with_goal,
     )
     ready_file = os.environ.get(READY_FILE_VARIABLE)
     return Program(
@@ -130,6 +133,16 @@ def _why_not_ready(keeper: Keeper, names: OwnNames) -> str:
     if not names():
         return "The API server has not said yet who we are."
     return "" if keeper.is_told else "The webhooks do not trust our certificate yet."
+
+
+def _wrong_with_goal(found: dict[str, Any]) -> str:
+    if not found["metadata"].get("name"):
+        return ""  # one that the API server makes up; what else is wrong, the operator says
+    try:
+        manifest_of(found)
+    except ManifestError as error:
+        return str(error)
+    return ""
 
 
 def _service(text: str | None) -> tuple[str, str] | None:
