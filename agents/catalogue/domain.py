@@ -63,6 +63,7 @@ class TemplateFacts:
     is_suspended: bool = False
     may_create: tuple[str, ...] = ()
     rules: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)  # of its account there
+    are_rights_known: bool = True  # False where roles or bindings may not be listed
     runs: tuple[str, ...] = ()  # of an account: what runs as it and looks like an agent
 
     def document(self) -> dict[str, Any]:
@@ -76,6 +77,7 @@ class TemplateFacts:
             "replicas": self.replicas,
             "is_suspended": self.is_suspended,
             "may_create": list(self.may_create),
+            "are_rights_known": self.are_rights_known,
             "rules": [dict(rule) for rule in self.rules],
             "runs": list(self.runs),
         }
@@ -180,6 +182,9 @@ def _names(facts: TemplateFacts) -> Iterable[Evidence]:
 
 
 def _power(facts: TemplateFacts, *, points: int) -> Iterable[Evidence]:
+    if not facts.are_rights_known:
+        text = "what its service account may do is not known: roles or bindings cannot be listed"
+        yield Evidence("rights-unknown", 0, text)
     if facts.may_create:
         text = (
             f"its service account may create {_some(facts.may_create)}: it can start more of itself"

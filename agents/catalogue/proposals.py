@@ -214,6 +214,8 @@ def _notes(
         yield f"The template of a {kind} cannot be changed: set the account on its next one."
     if has_patch:
         yield "The patch restarts its pods: they run under the account from then on."
+    if entry.facts.get("are_rights_known") is False:
+        yield "What its account may do today could not be read: the Role may be too small."
     if dropped:
         yield "Left out, because it could start pods, read secrets or give itself more:"
     for rule in dropped:

@@ -69,7 +69,8 @@ def scan_cluster(api: Lists, *, pods: Iterable[PodFact] = ()) -> Scan:
         (f"{RBAC}/clusterrolebindings", rights.bind_everywhere),
         (f"{RBAC}/rolebindings", rights.bind),
     ):
-        _each(api, path, take, scan)
+        if not _each(api, path, take, scan):
+            rights.are_known = False
     for kind, path in TEMPLATES:
         if not _each(api, path, partial(_add, scan, rights, kind), scan):
             scan.unread.add(kind)
@@ -159,6 +160,7 @@ class _Rights:
     def __init__(self) -> None:
         self._roles: dict[tuple[str, str], list[Object]] = {}  # namespace ("" of all), name
         self._rules: dict[tuple[str, str], list[Object]] = {}  # namespace, account
+        self.are_known = True
 
     def add_cluster_role(self, found: Object) -> None:
         self._roles["", found["metadata"]["name"]] = list(found.get("rules") or [])
@@ -197,6 +199,7 @@ class _Rights:
         shared = [*self._rules.get((space, ""), []), *self._rules.get(("", ""), [])]
         return replace(
             facts,
+            are_rights_known=self.are_known,
             may_create=creates_workloads([*own, *shared]),
             rules=tuple(_plain(rule) for rule in own[:RULES_KEPT]),
         )

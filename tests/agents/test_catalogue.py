@@ -149,6 +149,16 @@ def test_who_may_start_more_of_itself(objects: list[Any], expected: tuple[str, .
     assert scan.facts[0].may_create == expected
 
 
+@db
+def test_rights_that_cannot_be_read_are_unknown_and_not_none() -> None:
+    listed = Listed(workload("Deployment", "bot", account="runner"))
+    listed.refused.add(PATHS["ClusterRoleBinding"])
+    (facts,) = scan_cluster(listed).facts
+    assert "rights-unknown" in {one.code for one in evidence_of(facts)}
+    record_scan(scan_cluster(listed), cluster="c", at=AT)
+    assert "may be too small" in propose(entry_of(_row("bot"))).text
+
+
 def test_a_cluster_role_holds_where_it_is_bound() -> None:
     everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
     admin = {"kind": "ClusterRole", "metadata": {"name": "admin"}, "rules": [everything]}
