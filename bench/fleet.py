@@ -32,8 +32,8 @@ from agents.fleet.domain import SpanFact  # noqa: E402
 from agents.fleet.news import MAX_SPANS, Publisher, encode_spans  # noqa: E402
 from agents.models import Agent, Attempt  # noqa: E402
 from agents.services.registry import register_agent  # noqa: E402
-from goals.domain.states import Phase, Unit  # noqa: E402
-from goals.models import Account, Goal  # noqa: E402
+from goals.domain.states import EntryKind, Phase, Pool, Unit  # noqa: E402
+from goals.models import Account, Goal, LedgerEntry  # noqa: E402
 from governance.services.journal import News, append_records, journaled  # noqa: E402
 from lineage.domain import Actor, ActorKind  # noqa: E402
 
@@ -96,11 +96,19 @@ def take_off(*, agents: int, goals: int, namespaces: int, seed: int = 1) -> list
         for number in range(goals)
     ]  # fmt: skip
     Goal.objects.bulk_create(made, batch_size=50)
-    Account.objects.bulk_create(
+    accounts = Account.objects.bulk_create(
         [
             Account(goal=goal, unit=Unit.GPU_MS, limit=3_000_000,
                     settled=chance.randint(0, 2_900_000), reserved=chance.randint(0, 90_000))
             for goal in made
+        ],
+        batch_size=100,
+    )  # fmt: skip
+    LedgerEntry.objects.bulk_create(
+        [
+            LedgerEntry(account=account, kind=EntryKind.GRANT, debit=Pool.OUTSIDE,
+                        credit=Pool.AVAILABLE, amount=account.limit, idempotency_key="grant:1")
+            for account in accounts
         ],
         batch_size=100,
     )  # fmt: skip
@@ -161,6 +169,7 @@ def land() -> None:
     mine = Goal.objects.filter(namespace__startswith="flight-", requested_by="bench")
     gone = [News("goal.deleted", PILOT, "goal", str(goal.uid), goal.namespace, goal.uid)
             for goal in mine]  # fmt: skip
+    LedgerEntry.objects.filter(account__goal__in=mine).delete()
     Account.objects.filter(goal__in=mine).delete()
     Attempt.objects.filter(namespace__startswith="flight-", workload__startswith="flight-").delete()
     mine.delete()

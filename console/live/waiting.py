@@ -8,7 +8,7 @@ from governance.approval_inbox import INBOX_MAX, by_damage, holding_of, open_app
 from governance.domain import ApprovalState, Stake
 from governance.models import Approval
 
-SHOWN: Final = 8
+SHOWN: Final = 3  # one line of a wide screen: the map must not be pushed out of sight
 
 
 @dataclass(frozen=True, slots=True)

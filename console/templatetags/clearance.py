@@ -125,6 +125,12 @@ def _gpu_time(seconds: float) -> str:
 
 
 @register.filter
+def number(value: int) -> str:
+    """A count, its thousands set apart."""
+    return f"{value:,}"
+
+
+@register.filter
 def unit_name(unit: str) -> str:
     """What a dimension of the budget is called."""
     return {"gpu_ms": "GPU time", "tokens": "Tokens", "micro_usd": "Money"}[unit]
@@ -216,6 +222,16 @@ def size(value: int | None) -> Any:
             return f"{scaled:.0f} B" if unit == "B" else f"{scaled:.1f} {unit}"
         scaled /= 1000
     return f"{scaled:.1f} TB"
+
+
+@register.filter
+def counted(noun: str, count: int) -> str:
+    """The plural that a list is called by, or of one thing its singular."""
+    if count != 1:
+        return noun
+    if noun == "people":
+        return "person"
+    return f"{noun[:-3]}y" if noun.endswith("ies") else noun.removesuffix("s")
 
 
 @register.filter

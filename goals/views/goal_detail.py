@@ -45,6 +45,7 @@ from lineage.models import Artifact, Edge
 PAGE_SIZE = 50
 DECISIONS = 25  # a page; each lists its messages
 LISTED = 20  # rows of each of several tables on one page
+WAITING = 3  # questions to people that are read for the head, which says two and "more"
 RECENT = 8  # journal records on the overview
 LEDGER_COLUMNS = {
     "uid": "uid",
@@ -104,15 +105,14 @@ def goal_page(
     """One tab of a Goal, or only its live part."""
     principal = session_principal(request)
     steps = steps_of(goal, principal)
+    waiting = visible_approvals(principal).filter(goal_uid=goal.uid, state="pending")
     frame = {
         "goal": goal,
         "objective": measured_view(goal),
         "accounts": account_views([goal])[goal.pk],
         "steps": steps,
         "refusals": refusals_of(steps),
-        "waiting": list(
-            visible_approvals(principal).filter(goal_uid=goal.uid, state="pending")[:5]
-        ),
+        "waiting": list(waiting.order_by("expires_at")[:WAITING]),
         "may_edit": principal.may(Permission.OPERATE, namespace=goal.namespace),
         "tabs": TABS,
         "tab": tab,

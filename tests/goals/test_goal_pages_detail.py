@@ -14,7 +14,7 @@ from goals.services.apply import apply_goal
 from goals.services.verdicts import recorded_verdicts, verdict_rows
 from goals.views.goal_graph import graph_page
 from goals.views.goal_timeline import timeline
-from governance.models import Decision, JournalRecord
+from governance.models import Approval, Decision, JournalRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -127,6 +127,18 @@ def test_a_stricter_word_of_a_bundle_that_is_only_tried_binds_nothing(tower: Any
     assert message in task.messages
     rows = [row for row in verdict_rows(graph.verdicts) if row.text == "never"]
     assert [(row.stage, row.is_binding) for row in rows] == [("warn", False), ("shadow", False)]
+
+
+def test_many_questions_about_a_goal_do_not_bury_its_page(operator: Client, tower: Any) -> None:
+    goal = tower.reconcile(tower.apply(more="requireApproval: true").goal)
+    asked = Approval.objects.get(goal_uid=goal.uid)
+    assert words(operator.get(f"/goals/{goal}")).count("Waiting for a human") == 1
+    for n in range(4):
+        asked.pk, asked.subject_id, asked.request_digest = None, f"copy-{n}", f"sha256:{n:064}"
+        asked.save(force_insert=True)
+    said = words(operator.get(f"/goals/{goal}"))
+    assert said.count("Waiting for a human") == 2
+    assert f'/goals/{goal}/decisions#approvals-title">More wait for a human.' in said
 
 
 def test_who_changed_the_retries(operator: Client, tower: Any) -> None:
