@@ -1,6 +1,7 @@
 """The HTTPS server of the webhooks, whose certificate may change while it serves."""
 
 import asyncio
+import gc
 import ssl
 import sys
 from typing import Any, Final
@@ -48,5 +49,8 @@ class AdmissionServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         """Begin to listen."""
         sys.setswitchinterval(SWITCH_SECONDS)
+        # What is loaded by now stays: a collection that walks it would hold up every review.
+        gc.collect()
+        gc.freeze()
         self._shown.loop = asyncio.get_running_loop()
         await super().startup(sockets)
