@@ -27,11 +27,16 @@ READ_BYTES: Final = 1 << 20
 ODD_SUFFIX: Final = ".odd"  # lines that no database takes, kept for people
 
 
+def _recorded(decisions: Sequence[Decision]) -> int:
+    close_old_connections()  # one that broke is opened anew
+    return record_once(decisions)
+
+
 class Drain:
     """Empties the segments of a spool. `record` writes decisions, each once."""
 
     def __init__(
-        self, spool: Spool, *, record: Callable[[Sequence[Decision]], int] = record_once
+        self, spool: Spool, *, record: Callable[[Sequence[Decision]], int] = _recorded
     ) -> None:
         self._spool = spool
         self._record = record
@@ -46,7 +51,6 @@ class Drain:
     def step(self) -> None:
         """Write down all that waits; what the database does not take now waits on."""
         try:
-            close_old_connections()
             # While the database is away segments are not closed early: they would only be many.
             self._spool.rotate(is_idle=not self.failing)
             for path, file in self._spool.taken():
