@@ -206,6 +206,8 @@ LOGGING = {
         "httpx": {"level": "WARNING"},  # a line per policy decision says nothing
         "celery.app.trace": {"level": "WARNING"},  # nor do those of each ring and resync
         "celery.worker.strategy": {"level": "WARNING"},
+        "celery.worker.request": {"level": "WARNING"},  # rings that nobody waits for any more
+        "celery.beat": {"level": "WARNING"},
         # A store that is down is said by whoever asked it; these repeat whole statements.
         "urllib3.connectionpool": {"level": "ERROR"},
         "clickhouse_connect": {"level": "ERROR"},
