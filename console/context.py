@@ -23,6 +23,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "places": PLACES,
         "pending_approvals": SimpleLazyObject(lambda: pending_approvals(request)),
         "has_feed": SimpleLazyObject(lambda: _may_hear(request)),
+        "may_make_goals": SimpleLazyObject(lambda: _may_make_goals(request)),
     }
 
 
@@ -38,4 +39,10 @@ def pending_approvals(request: HttpRequest) -> int:
 def _may_hear(request: HttpRequest) -> bool:
     """Whether there is a namespace to hear of; without one the socket would be refused for ever."""
     spaces = session_principal(request).namespaces(Permission.VIEW)
+    return spaces is None or bool(spaces)
+
+
+def _may_make_goals(request: HttpRequest) -> bool:
+    """Whether there is a namespace in which this person may ask for a Goal."""
+    spaces = session_principal(request).namespaces(Permission.OPERATE)
     return spaces is None or bool(spaces)

@@ -102,6 +102,10 @@ def _nul_in_body(request: HttpRequest) -> bool:
             return False
 
 
+# Refusals of a server that is well: what draws the frame needs the database.
+IN_FRAME = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+
+
 class PageMiddleware(LoginRequiredMiddleware):
     """Pages need a session unless they say otherwise; refusals become pages, not tracebacks."""
 
@@ -159,6 +163,10 @@ class PageMiddleware(LoginRequiredMiddleware):
 
 
 def refusal(request: HttpRequest, status: HTTPStatus, title: str, detail: str) -> HttpResponse:
-    """An error as a page of its own."""
-    context = {"status": int(status), "title": title, "detail": detail}
+    """An error as a page of its own; within the frame, so that one goes on, where that can be."""
+    context = {"status": int(status), "title": title, "detail": detail, "frame": "bare.html"}
+    user = getattr(request, "user", None)
+    is_part = request.headers.get("HX-Request") == "true"
+    if status in IN_FRAME and not is_part and user is not None and user.is_authenticated:
+        context["frame"] = "base.html"
     return render(request, "refusal.html", context, status=int(status))

@@ -226,8 +226,14 @@ def _chain(principal: Principal) -> dict[str, Any]:
         "head": head,
         "checkpoint": checkpoint,
         "beyond": size - (checkpoint.size if checkpoint else 0),
+        "is_unsigned_for_long": _is_late(checkpoint.created_at if checkpoint else None),
         "check": check,
         "unchecked": max(size - check.size, 0),
-        "is_late": check.checked_at is not None and timezone.now() - check.checked_at > LATE_AFTER,
+        "is_late": _is_late(check.checked_at),
         "may_check": principal.namespaces(Permission.AUDIT) != frozenset(),
     }
+
+
+def _is_late(last: dt.datetime | None) -> bool:
+    """Whether what the schedule does every minute was last done long ago."""
+    return last is not None and timezone.now() - last > LATE_AFTER

@@ -1,0 +1,75 @@
+"""Nobody is left at a dead end: refusals keep the frame, and an empty page says what it lacks."""
+
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from console.templatetags.clearance import counted
+
+pytestmark = pytest.mark.django_db
+
+
+def text_of(client: Client, path: str, **headers: str) -> str:
+    return re.sub(r"\s+", " ", client.get(path, **headers).content.decode())
+
+
+@pytest.fixture
+def browser(people: Any, django_user_model: Any) -> Any:
+    """A signed-in browser of a person by name; `nobody` has no role."""
+    people["nobody"] = django_user_model.objects.create_user(username="nobody")
+
+    def open_as(name: str) -> Client:
+        client = Client()
+        client.force_login(people[name])
+        return client
+
+    return open_as
+
+
+@pytest.mark.parametrize("path", ["/people", "/goals/default/nothing", "/no/such/page"])
+def test_a_refusal_keeps_the_frame(browser: Any, path: str) -> None:
+    client = browser("viewer")
+    page = text_of(client, path)
+    assert 'aria-label="Main"' in page
+    assert "To the Tower" in page
+    # A part of a page gets no page to put into itself, and whoever is not signed in no frame.
+    assert 'aria-label="Main"' not in text_of(client, path, HTTP_HX_REQUEST="true")
+    assert 'aria-label="Main"' not in text_of(Client(), path)
+
+
+LISTS = [
+    "/approvals", "/approvals/decided", "/agents", "/goals", "/lineage", "/releases", "/audit",
+    "/audit/packs", "/kill",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_who_may_see_nothing_is_told_so_and_whom_to_ask(browser: Any, path: str) -> None:
+    page = text_of(browser("nobody"), path)
+    assert "You may see no namespace" in page
+    assert "It needs the role viewer; ask admin." in page
+    assert "Ask for a Goal" not in page
+
+
+@pytest.mark.parametrize("path", ["/lineage", "/audit/packs"])
+def test_nobody_is_sent_to_a_form_that_refuses_them(browser: Any, path: str) -> None:
+    page = text_of(browser("viewer"), path)
+    assert "Making one needs the role operator; ask admin." in page
+    assert 'href="/goals/new"' not in page
+    assert 'href="/goals/new"' in text_of(browser("operator"), path)
+
+
+def test_what_may_not_be_pressed_is_described(browser: Any) -> None:
+    page = text_of(browser("viewer"), "/audit")
+    assert 'aria-describedby="why-not-check"' in page
+    assert 'id="why-not-check"' in page
+
+
+@pytest.mark.parametrize(
+    ("noun", "one"),
+    [("requests", "request"), ("entries", "entry"), ("people", "person"), ("Goals", "Goal")],
+)
+def test_one_thing_is_not_many(noun: str, one: str) -> None:
+    assert (counted(noun, 1), counted(noun, 2), counted(noun, 0)) == (one, noun, noun)
