@@ -95,6 +95,11 @@ class MemoryCluster:
             self._end(workload, WorkloadPhase.FAILED, "NonZeroExit", exit_code=exit_code)
         self._schedule()
 
+    def disrupt(self, name: str, reason: str) -> None:
+        """The platform ends the workload, for one of DISRUPTIONS."""
+        self._end(self._workloads[name], WorkloadPhase.FAILED, reason)
+        self._schedule()
+
     def write_output(self, name: str, content: bytes) -> None:
         """The program prints; what passes its limit is dropped."""
         workload = self._workloads[name]

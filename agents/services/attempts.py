@@ -23,7 +23,7 @@ from agents.cluster.base import (
 from agents.domain.states import FINISHED_STATES, AttemptState, DesiredState
 from agents.identity import get_trust_domain, spiffe_id
 from agents.models import Agent, Attempt, TaskOutput
-from agents.services.blocked import BLOCKED, blockage_words, status_words
+from agents.services.blocked import BLOCKED, blockage_words, status_words, with_holders
 from agents.services.identity import (
     identity_environment,
     prepare_identity,
@@ -224,7 +224,8 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
             cluster.delete(attempt.workload, grace_seconds=DELETE_GRACE_SECONDS)
         case DesiredState.RUNNING:
             cluster.resume(attempt.workload)
-    return cluster.get(attempt.workload)
+    status = cluster.get(attempt.workload)
+    return status and with_holders(status, gpus=attempt.gpus, cluster=cluster)
 
 
 def _take_back(attempt: Attempt) -> bool:

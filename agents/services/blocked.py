@@ -1,16 +1,35 @@
 """Why an attempt does not run, as one sentence for people of its namespace."""
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from django.utils import timezone
 
-from agents.cluster.base import Blockage, Holder, WorkloadPhase, WorkloadStatus
+from agents.cluster.base import Blockage, Cluster, Holder, WorkloadPhase, WorkloadStatus
 from agents.models import Attempt
 
 HOLDERS_SAID: Final = 5  # a sentence, not a list
 BLOCKED: Final = "blocked by: "
+
+
+def with_holders(status: WorkloadStatus, *, gpus: int, cluster: Cluster) -> WorkloadStatus:
+    """The status of one that waits for GPUs, with who holds them: the adapter may not have said."""
+    if status.blockage is not None or status.reason != "Unschedulable":
+        return status
+    cards = cluster.gpus()
+    held = Counter(card.held_by for card in cards if card.held_by)
+    rows = Attempt.objects.filter(workload__in=list(held)).order_by("workload")
+    holders = tuple(
+        Holder(row.namespace, row.workload, True, held[row.workload], row.started_at)
+        for row in rows
+    )
+    free = len(cards) - held.total()
+    return replace(
+        status, blockage=Blockage(f"{free} of {len(cards)} GPUs free, {gpus} asked", holders)
+    )
 
 
 def status_words(status: WorkloadStatus) -> str:
