@@ -175,6 +175,7 @@ def test_a_row_that_a_person_marked_outlives_its_pods() -> None:
     record_foreign(found, at=AT)
     ClusterWorkload.objects.update(ignored_at=AT, ignored_by="ada")
     record_foreign([], at=LATER)
+    record_foreign([], at=LATER + dt.timedelta(days=1))
     row = ClusterWorkload.objects.get()
     assert (row.state, row.pods, row.gone_at) == ("", 0, LATER)
     record_foreign(found, at=LATER)
