@@ -80,6 +80,7 @@ class Kueue:
         self._clock = clock
         self._monotonic = monotonic
         self._checks: tuple[float, frozenset[str]] | None = None
+        self._is_refusal_said = False
         self._admitted: tuple[float, Sequence[Object]] | None = None
 
     def queue_for(self, spec: WorkloadSpec) -> str:
@@ -96,7 +97,9 @@ class Kueue:
         except ObjectAbsent:
             return ""
         except ObjectRefused as error:
-            logger.warning("Kueue is not used: %s", error)
+            if not self._is_refusal_said:
+                logger.info("queues of Kueue are not used: %s", error)
+            self._is_refusal_said = True
             return ""
         if asked := spec.labels.get(QUEUE):
             return asked
