@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import ROOT
-from tests.cluster.control_plane import MissingControlPlane
+from tests.cluster.conftest import MERGE, ROOT
+from tests.cluster.control_plane import MissingControlPlane, Refusal
 from tests.cluster.stage import Stage, stage
 from tests.kill.people import Person, sign_in
 
@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.contract, pytest.mark.timeout(1200)]
 PATIENCE_SECONDS = 420.0  # 60 s on an idle machine
 GOALS = "/apis/orchestration.ai/v1/namespaces/default/goals"
 LABELLED = "?labelSelector=orchestration.ai%2Fworkload"
+HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 NAME = "reduce-p99-latency"
+ASKER = "ada"  # whoever applies a Goal may not approve its budget
 # Less than the optimizer takes, so that the Goal has to ask.
 BUDGET = "3 GPU-seconds"
 
@@ -31,6 +33,12 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         with stage(tmp_path_factory.mktemp("stage"), EXAMPLE="1") as running:
             log = running.tower.data / "logs" / "example.log"
             eventually(lambda: log.exists() and "kubectl apply" in log.read_text(), "set up", log)
+            labels = {"metadata": {"labels": {"orchestration.ai/governed": "true"}}}
+            path = "/api/v1/namespaces/default"
+            running.plane.request("PATCH", path, labels, content_type=MERGE)
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tuner"}}
+            running.plane.request("POST", f"{path}/serviceaccounts", account)
+            eventually(lambda: running.plane.request("GET", HOOKS)["items"], "webhooks")
             yield running
     except MissingControlPlane as missing:
         pytest.skip(str(missing))
@@ -81,11 +89,36 @@ def same_on_both_sides(on: Stage, admin: Person) -> bool:
     )
 
 
+@pytest.mark.parametrize(
+    ("image", "gpus", "said"),
+    [
+        ("x/y:latest", "1", "image_tag.rego"),
+        ("x/y:1.0", "3", "experimental_workload.rego"),
+    ],
+)
+def test_the_webhook_names_the_rule(on: Stage, image: str, gpus: str, said: str) -> None:
+    limits = {"nvidia.com/gpu": gpus}
+    container = {"name": "main", "image": image, "resources": {"limits": limits}}
+    labels = {"agent_role": "experimental"}
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "refused", "labels": labels},
+        "spec": {"serviceAccountName": "tuner", "containers": [container]},
+    }  # fmt: skip
+    path = "/api/v1/namespaces/default/pods?dryRun=All"
+
+    def refusal() -> str:
+        with pytest.raises(Refusal) as refused:
+            on.plane.request("POST", path, pod)
+        return str(refused.value)
+
+    eventually(lambda: said in refusal(), f"refused by {said}")
+
+
 def test_the_seeds_goal_runs_asks_and_lands(on: Stage) -> None:
     admin, seen = sign_in(on.tower), list[str]()
     goal = yaml.safe_load((ROOT / "examples" / "checkout" / "goal.yaml").read_text())
     goal["spec"]["budget"] = BUDGET
-    on.plane.request("POST", GOALS, goal)
+    on.plane.request("POST", GOALS, goal, user=ASKER)
 
     # Over budget: its Job is suspended and its pod is gone.
     eventually(lambda: of_kubectl(on).get("phase") == "Paused", "paused")
@@ -134,7 +167,7 @@ def test_a_revoked_agent_loses_its_pod(on: Stage) -> None:
     admin = sign_in(on.tower)
     goal = yaml.safe_load((ROOT / "examples" / "checkout" / "rogue-fine-tune.yaml").read_text())
     goal["spec"]["budget"] = "10 GPU-minutes"
-    on.plane.request("POST", GOALS, goal)
+    on.plane.request("POST", GOALS, goal, user=ASKER)
 
     def exchanged() -> list[str]:
         return [one["pod_uid"] for one in bodies(on, "svid.issued")
