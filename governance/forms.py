@@ -10,7 +10,7 @@ TOKEN_DAYS_MAX = 365
 class TokenForm(forms.Form):
     """A new API token."""
 
-    name = forms.CharField(max_length=63)
+    name = forms.CharField(max_length=63, error_messages={"required": "say what the token is for."})
     permissions = forms.MultipleChoiceField(
         required=False, choices=[(p.value, p.value) for p in Permission]
     )

@@ -32,7 +32,9 @@ class GrantForm(forms.Form):
 class PersonForm(GrantForm):
     """Somebody to add, with the first of their roles."""
 
-    username = forms.CharField(max_length=63)
+    username = forms.CharField(
+        max_length=63, label="Name", error_messages={"required": "say what they sign in with."}
+    )
     full_name = forms.CharField(max_length=150, required=False)
 
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from django import template
+from django.forms import BoundField
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -275,6 +276,15 @@ def ask_whom(context: template.Context, permission: str, namespace: str = EVERY_
     """Whom the person can ask for a right they lack: "ask ada, bob or carol."."""
     principal = session_principal(context["request"])
     return principal.whom_to_ask(Permission(permission), namespace=namespace)
+
+
+@register.simple_tag
+def invalid(field: BoundField) -> str:
+    """Attributes of a field that was refused: it says so, and where the reason stands."""
+    if not field.errors:
+        return ""
+    text = 'aria-invalid="true" aria-describedby="{}-error"'
+    return format_html(text, field.html_name)
 
 
 @register.inclusion_tag("_pages.html", takes_context=True)

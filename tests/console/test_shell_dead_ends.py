@@ -73,3 +73,34 @@ def test_what_may_not_be_pressed_is_described(browser: Any) -> None:
 )
 def test_one_thing_is_not_many(noun: str, one: str) -> None:
     assert (counted(noun, 1), counted(noun, 2), counted(noun, 0)) == (one, noun, noun)
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "field", "words"),
+    [
+        ("/tokens", {"name": "", "namespace": "*", "days": "30"}, "name",
+         "Name: say what the token is for."),
+        ("/tokens", {"name": "a", "namespace": "NO!", "days": "30"}, "namespace",
+         "Namespace: A namespace&#x27;s name, or *"),
+        ("/tokens", {"name": "a", "namespace": "*", "days": "0"}, "days", "Days: "),
+        ("/people", {"username": "", "role": "viewer", "namespace": "default"}, "username",
+         "Name: say what they sign in with."),
+        ("/people", {"username": "x", "role": "viewer", "namespace": "NO!"}, "namespace",
+         "Namespace: "),
+    ],
+)  # fmt: skip
+def test_a_refused_form_names_the_field(
+    browser: Any, path: str, form: dict[str, str], field: str, words: str
+) -> None:
+    answer = browser("admin").post(path, form)
+    assert answer.status_code == 422
+    page = re.sub(r"\s+", " ", answer.content.decode())
+    assert words in page
+    assert page.count(f'id="{field}-error"') == 1
+    assert f'aria-invalid="true" aria-describedby="{field}-error"' in page
+
+
+def test_no_two_things_on_a_page_have_one_id(browser: Any) -> None:
+    for path in ("/audit/packs", "/tokens", "/people", "/audit"):
+        found = re.findall(r'\sid="([^"]+)"', text_of(browser("admin"), path))
+        assert len(found) == len(set(found)), path

@@ -11,6 +11,8 @@ for (const opener of document.querySelectorAll("[data-opens]")) {
   opener.addEventListener("click", () => open(opener.dataset.opens));
 }
 document.querySelector(".main-nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+// A form that was refused: what is to be corrected first has the focus.
+if (document.activeElement === document.body) document.querySelector("main [aria-invalid=true]")?.focus();
 watchRows();
 watchFilterForms();
 listen();
