@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from django.urls import reverse
 
 from agents.attestation.base import AttestationUnavailable, AttestedPod, TokenRefused
 from agents.attestation.memory import MemoryAttestor
@@ -192,6 +193,18 @@ def test_the_endpoint_takes_one_proof(client: Any, attempt: Attempt, reachable: 
     refused = post(service_account_token=token)
     assert (refused.status_code, refused.json()["title"]) == (401, "Identity refused")
     assert "another key" in refused.json()["detail"]
+
+
+def test_an_attempts_page_names_the_pod_that_proved_itself(
+    client: Any, people: dict[str, Any], attempt: Attempt, twins: Any
+) -> None:
+    client.force_login(people["admin"])
+    path = reverse("attempt_detail", args=[attempt.uid])
+    assert "Proved by pod" not in client.get(path).content.decode()
+    PodBinding.objects.create(attempt=attempt, pod_uid="u", pod="tune-1-abcde", node="node-a")
+    page = client.get(path).content.decode()
+    assert "tune-1-abcde" in page
+    assert "node-a" in page
 
 
 # --- what is taken back --------------------------------------------------------------------------
