@@ -20,6 +20,7 @@ from governance.models import Decision
 SVIDS_PAGE: Final = 25
 GENERATIONS_MAX: Final = 20
 GOALS_MAX: Final = 50  # the newest Goals whose decisions about the agent are counted
+PAIRS_MAX: Final = 100  # its newest attempts, which name those Goals
 DENIALS_MAX: Final = 5
 RUNNING_MAX: Final = 1000  # attempts compared for one page of the list
 
@@ -105,7 +106,7 @@ def decision_counts(
 ) -> tuple[list[tuple[str, int]], list[Decision]]:
     """How policy judged the agent's tasks in its newest Goals, and the last that it denied."""
     tasks = Attempt.objects.filter(agent=agent).order_by("-created_at")
-    pairs = list(tasks.values_list("goal_uid", "task")[: GOALS_MAX * 10])
+    pairs = list(tasks.values_list("goal_uid", "task")[:PAIRS_MAX])
     goals = list(dict.fromkeys(goal for goal, _ in pairs))[:GOALS_MAX]
     names = {task for _, task in pairs} | {agent.name}
     found = visible_decisions(principal).filter(
