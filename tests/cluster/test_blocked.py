@@ -71,12 +71,33 @@ def end_pod(plane: ControlPlane, namespace: str, name: str) -> None:
         plane.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", body)
 
 
+def until_nothing_is_placed(plane: ControlPlane) -> None:
+    """Until the scheduler has heard of what was just changed, which no object tells."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    path = "/api/v1/namespaces/default/pods"
+    body = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "probe-"},
+        "spec": {"containers": [{"name": "main", "image": "others/probe:1"}]},
+    }  # fmt: skip
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Refusal):  # the namespace has no default account yet
+            name = plane.request("POST", path, body)["metadata"]["name"]
+            while "conditions" not in (pod := plane.request("GET", f"{path}/{name}"))["status"]:
+                time.sleep(0.05)
+            end_pod(plane, "default", name)
+            if not pod["spec"].get("nodeName"):
+                return
+        time.sleep(0.1)
+    raise AssertionError("the scheduler does not hear of the nodes")
+
+
 @contextlib.contextmanager
 def nodes_changed(plane: ControlPlane, change: dict[str, Any], undo: dict[str, Any]) -> Any:
     """Both nodes, with a spec of this kind meanwhile."""
     for name in ("node-a", "node-b"):
         plane.request("PATCH", f"/api/v1/nodes/{name}", {"spec": change}, content_type=MERGE)
     try:
+        until_nothing_is_placed(plane)
         yield
     finally:
         for name in ("node-a", "node-b"):
