@@ -18,6 +18,7 @@ from django.contrib.auth.models import User  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
 
+import console.asgi  # noqa: E402, F401 - what a web process does to itself when it starts
 from tests.browser.pages import PAGES  # noqa: E402
 
 TIMES = 20
@@ -61,8 +62,8 @@ def _measure(client: Client, path: str, headers: dict[str, str]) -> dict[str, An
     with connection.execute_wrapper(note):
         answer = client.get(path, headers=headers)
     if "SLOWEST" in os.environ:
-        for took, sql in sorted(asked, reverse=True)[:3]:
-            print(f"{path} {took * 1000:.1f} ms {sql[:1500]}", file=sys.stderr)
+        for spent, sql in sorted(asked, reverse=True)[:3]:
+            print(f"{path} {spent * 1000:.1f} ms {sql[:1500]}", file=sys.stderr)
     took = sorted(_times(client, path, headers))
     return {
         "p50": statistics.median(took),
