@@ -2,6 +2,7 @@
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,12 @@ INSERT_SETTINGS = {
 }
 MAX_INSERT_BYTES = 16 << 20
 CONNECT_SECONDS = 3
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = 60  # of an insert, which may wait for others
+# Of a question: people wait for it. The slowest that is known, an audit of ten million spans, takes
+# half of it.
+READ_SECONDS = 8
+# A store that hangs is not asked again for so long: a page asks several questions.
+SILENCE_SECONDS = 5.0
 
 # ClickHouse error codes after which the same call may succeed: timeouts (159, 160, 209, 210),
 # overload (202, 241, 252, 319), no space (243), read-only for now (164, 242, 279), shutting down
@@ -132,14 +138,19 @@ class ClickHouseTelemetry:
         password: Callable[[], str],
         database: str = "default",
         is_secure: bool = False,
+        read_seconds: int = READ_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host, self._port, self._user, self._database = host, port, user, database
         self._password = password
         self._is_secure = is_secure
-        self._client: Client | None = None
+        self._read_seconds = read_seconds
+        self._clock = clock
+        self._silent_until = 0.0
+        self._clients: dict[int, Client] = {}  # by how long they wait
         self._lock = threading.Lock()
 
-    def _connect(self, database: str) -> Client:
+    def _connect(self, database: str, *, seconds: int) -> Client:
         return clickhouse_connect.get_client(
             host=self._host,
             port=self._port,
@@ -149,20 +160,41 @@ class ClickHouseTelemetry:
             secure=self._is_secure,
             compress=self._is_secure,  # worth its CPU over a network, a loss on loopback
             connect_timeout=CONNECT_SECONDS,
-            send_receive_timeout=ANSWER_SECONDS,
+            send_receive_timeout=seconds,
             autogenerate_session_id=False,  # calls may run at the same time
         )
 
-    def _run(self, work: Callable[[Client], Result]) -> Result:
+    def _run(self, work: Callable[[Client], Result], *, seconds: int = ANSWER_SECONDS) -> Result:
         try:
-            with self._lock:
-                client = self._client = self._client or self._connect(self._database)
-            return work(client)
+            return work(self._client(seconds))
         except (ClickHouseError, HTTPError, OSError) as error:
             raise _port_error(error) from error
 
+    def _client(self, seconds: int) -> Client:
+        with self._lock:
+            if seconds not in self._clients:
+                self._check_silence()  # whoever waited here for a store that hangs waits no more
+                self._clients[seconds] = self._connect(self._database, seconds=seconds)
+            return self._clients[seconds]
+
+    def _check_silence(self) -> None:
+        if self._clock() < self._silent_until:
+            raise TelemetryUnavailable(
+                "The telemetry store did not answer a moment ago; the same call may work later."
+            )
+
     def _rows(self, sql: str, **parameters: Any) -> Sequence[Sequence[Any]]:
-        return self._run(lambda client: client.query(sql, parameters=parameters).result_rows)
+        self._check_silence()
+        begun = self._clock()
+        try:
+            return self._run(
+                lambda client: client.query(sql, parameters=parameters).result_rows,
+                seconds=self._read_seconds,
+            )
+        except TelemetryUnavailable:
+            if self._clock() - begun >= self._read_seconds:
+                self._silent_until = self._clock() + SILENCE_SECONDS
+            raise
 
     def ensure_schema(self) -> None:
         if self._database != "default":
@@ -175,7 +207,7 @@ class ClickHouseTelemetry:
     def _create_database(self) -> None:
         name = self._database.replace("`", "")
         try:
-            client = self._connect("default")
+            client = self._connect("default", seconds=ANSWER_SECONDS)
             client.command(f"CREATE DATABASE IF NOT EXISTS `{name}`")
             client.close()
         except (ClickHouseError, HTTPError, OSError) as error:
