@@ -230,6 +230,7 @@ NOT_PAGES: Final = {
     "agent_revoke": "POST",
     "audit_suggestions": "a part of a page",
     "range_pack_make": "POST, a file",
+    "policy_export": "a download",
     "audit_check": "a part of a page",
     "pack_make": "POST, a download",
     "goal_effects": "a part of a page",
