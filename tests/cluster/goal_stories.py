@@ -35,10 +35,12 @@ from tests.cluster.telling import (
 class GoalRun(Told):
     """One Goal: kubectl on one side, the console on the other, an operator between them."""
 
-    _operator: Operator | None = None
-    _route: Route
     _is_over = False
     is_stopped = False
+
+    def __init__(self, *told: Any) -> None:
+        super().__init__(*told)
+        self.has_stopped = threading.Event()  # of the operator, since it was told to
 
     def run(self, story: Callable[["GoalRun"], None], expected: Any) -> Any:
         """Tell the story; its end. Raises Unlike."""
@@ -56,6 +58,7 @@ class GoalRun(Told):
         """Keep an operator running: one that was killed is started again. And one worker."""
         while not self._is_over:
             if self.is_stopped:
+                self.has_stopped.set()
                 time.sleep(0.02)
                 continue
             with self._operating(plan) as route:
@@ -165,6 +168,9 @@ class GoalRun(Told):
     def until_agreed(self, **spec: Any) -> None:
         self.until(lambda: self.is_agreed(**spec), f"agreed on {spec}")
 
+    def until_gone(self) -> None:
+        self.until(lambda: self.resource() is None and self.row() is None, "gone")
+
     def end(self) -> Any:
         row, found = self.row(), self.resource()
         rows = Goal.objects.filter(namespace=self.place.namespace, name=self.name)
@@ -215,10 +221,12 @@ class GoalRun(Told):
 
 def applied(run: GoalRun) -> None:
     run.kubectl()
+    run.until_agreed()
 
 
 def made_in_console(run: GoalRun) -> None:
     run.console(budget="30 GPU-minutes")
+    run.until_agreed()
 
 
 def changed_by_turns(run: GoalRun) -> None:
@@ -229,6 +237,7 @@ def changed_by_turns(run: GoalRun) -> None:
     run.console(budget="45 GPU-minutes", labels={"team": "shop"})
     run.until_agreed(budget="45 GPU-minutes")
     run.console(labels={"team": "shop"})
+    run.until_agreed(budget="50 GPU-minutes")
 
 
 def there_and_back(run: GoalRun) -> None:
@@ -242,36 +251,41 @@ def there_and_back(run: GoalRun) -> None:
     run.kubectl(budget="20 GPU-minutes")
     run.until_agreed(budget="20 GPU-minutes")
     run.console()
+    run.until_agreed(budget="50 GPU-minutes")
 
 
 def changed_on_both_sides(run: GoalRun) -> None:
     run.kubectl()
     run.until_agreed()
     run.is_stopped = True
-    time.sleep(0.3)
+    run.until(run.has_stopped.is_set, "stopped")
     run.console(budget="45 GPU-minutes")
     run.kubectl(budget="20 GPU-minutes")
     run.is_stopped = False
+    run.until_agreed(budget="45 GPU-minutes")
 
 
 def deleted_by_kubectl(run: GoalRun) -> None:
     run.kubectl()
     run.until_agreed()
     run.kubectl_delete()
+    run.until_gone()
 
 
 def deleted_in_console(run: GoalRun) -> None:
     run.kubectl()
     run.until_agreed()
     run.console_delete()
+    run.until_gone()
 
 
 def made_again(run: GoalRun) -> None:
     run.kubectl()
     run.until_agreed()
     run.kubectl_delete()
-    run.until(lambda: run.resource() is None, "gone")
+    run.until_gone()
     run.kubectl(budget="20 GPU-minutes")
+    run.until_agreed(budget="20 GPU-minutes")
 
 
 def refused_then_mended(run: GoalRun) -> None:
@@ -283,6 +297,7 @@ def refused_then_mended(run: GoalRun) -> None:
 
     run.until(is_refused, "refused")
     run.kubectl(budget="20 GPU-minutes")
+    run.until_agreed(budget="20 GPU-minutes")
 
 
 GOAL_STORIES: Final = (
