@@ -1,11 +1,16 @@
 """The survey on a real API server: nodes, GPUs, workloads of others, and what looks like agents."""
 
+import contextlib
 import itertools
+import os
+import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +29,7 @@ from goals.gpus.facts import device_views, visible_devices
 from tests.agents.dcgm_metrics import metrics_text
 from tests.cluster.conftest import APPLY, MERGE, PATIENCE_SECONDS, install_resources
 from tests.cluster.control_plane import CONTEXT, ControlPlane
+from tests.cluster.test_operator_process import manage, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -326,3 +332,43 @@ def test_dcgm_exporter_is_read_through_the_api_server(
     node.refresh_from_db()
     assert "cannot be read" in node.trouble
     assert GpuDevice.objects.filter(node=site.node).count() == 3  # the last figures stand
+
+
+@pytest.mark.timeout(300)  # two starts of the operator, and the term of a dead one's Lease
+def test_the_operator_surveys_and_one_that_was_killed_goes_on(site: Site, tmp_path: Path) -> None:
+    install_resources(site.plane)
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CLEARANCE_DATA": str(data),
+        "CLUSTER_URL": f"kubernetes:{CONTEXT}",
+        "KUBECONFIG": str(site.plane.kubeconfig),
+        "REDIS_URL": "redis://127.0.0.1:1",
+    }
+    assert manage("migrate", "-v0", environment=environment).wait(PATIENCE_SECONDS) == 0
+    site.deploy("train", gpus=1, container={"env": [{"name": "HF_TOKEN", "value": "k"}]})
+
+    def told() -> Any:
+        query = (
+            "SELECT w.state, w.gpus, w.score, s.trouble, d.held_by FROM agents_clusterworkload w, "
+            "agents_clustersurvey s, agents_gpudevice d WHERE w.name = 'train' AND w.kind = "
+            "'Deployment' AND w.namespace = ? AND w.is_listed AND d.node_id = ? AND d.held_by != ''"
+        )
+        path = f"file:{data}/clearance.sqlite3?mode=ro"
+        with contextlib.closing(sqlite3.connect(path, uri=True)) as rows:
+            return rows.execute(query, (site.namespace, site.node)).fetchone()
+
+    for signal_number in (signal.SIGKILL, signal.SIGTERM):
+        process = manage("operator", "--lease-seconds", "3", environment=environment)
+        try:
+            until(lambda: (told() or [""])[0] == "running", "surveyed", process)
+            state, gpus, score, trouble, held_by = told()
+            assert (state, gpus, trouble) == ("running", 1, "")
+            assert score >= LOOKS_LIKE
+            assert held_by.startswith(f"{site.namespace}/train-")
+        finally:
+            process.send_signal(signal_number)
+            process.wait(30)
+        with contextlib.closing(sqlite3.connect(data / "clearance.sqlite3")) as rows, rows:
+            rows.execute("UPDATE agents_clusterworkload SET state = '', gpus = 0")
