@@ -177,11 +177,17 @@ def _noun(dimension: str) -> str:
     return {"gpu_ms": "GPU time", "tokens": "tokens", "micro_usd": "money"}[dimension]
 
 
-def _gpu_text(gpu_ms: int) -> str:
+def gpu_unit(gpu_ms: int) -> tuple[str, int]:
+    """The largest unit that says this much GPU time in a whole number: noun, milliseconds."""
     for noun, length in (("GPU-hour", 3_600_000), ("GPU-minute", 60_000)):
         if gpu_ms % length == 0:
-            return _counted(Decimal(gpu_ms // length), noun)
-    return _counted(Decimal(gpu_ms) / 1_000, "GPU-second")
+            return noun, length
+    return "GPU-second", 1_000
+
+
+def _gpu_text(gpu_ms: int) -> str:
+    noun, length = gpu_unit(gpu_ms)
+    return _counted(Decimal(gpu_ms) / length, noun)
 
 
 def _token_text(tokens: int) -> str:

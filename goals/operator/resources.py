@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agents.domain.metadata import API_VERSION
-from goals.domain.budget import Budget
+from goals.domain.budget import Budget, gpu_unit
 from goals.domain.manifest import GoalManifest, parse_goal
 from goals.domain.states import Unit
 from goals.models import Account, Goal
@@ -158,7 +158,8 @@ def _spent(accounts: Iterable[Account]) -> str:
     for account in accounts:
         match Unit(account.unit):
             case Unit.GPU_MS:
-                parts.append(f"{account.settled / 60_000:.1f} GPU-minutes")
+                noun, length = gpu_unit(account.limit)  # as LIMIT beside it says
+                parts.append(f"{account.settled / length:.1f} {noun}s")
             case Unit.TOKENS:
                 parts.append(f"{account.settled} tokens")
             case Unit.MICRO_USD:
