@@ -120,7 +120,7 @@ def _to_start_anew(goal: Goal, shortage: Shortage) -> int:
     What an attempt has used was not enough, whatever its estimate says: so much again doubles
     what it gets, and it lands after a few answers instead of starting anew for ever.
     """
-    if shortage.unit != Unit.GPU_MS or get_cluster().keeps_paused:
+    if shortage.unit != Unit.GPU_MS or get_cluster().keeps_paused or not shortage.attempt_uid:
         return 0
     attempt = Attempt.objects.filter(pk=shortage.attempt_uid).first()
     graph = goal.graphs.filter(digest=goal.graph_digest).first()
