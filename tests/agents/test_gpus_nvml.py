@@ -159,8 +159,11 @@ def test_a_lost_card_is_an_error_and_not_an_empty_machine(tmp_path: Path, librar
 # --- what a node looks at again and again --------------------------------------------------------
 
 
+NOBODY = 2**22 + 1  # above any process id that Linux gives
+
+
 def test_a_look_tells_all_a_card_knows(tmp_path: Path, library: Path) -> None:
-    state = "reasons.0 96\ncorrected.0 4\nuncorrected.0 1\npid.0 77\ntemperature.0 91\n"
+    state = f"reasons.0 96\ncorrected.0 4\nuncorrected.0 1\npid.0 {NOBODY}\ntemperature.0 91\n"
     (reading,) = _looks(tmp_path, library, state)
     assert reading["driver_version"] == "575.57.08"
     card = _only(reading, card_uuid(0))
@@ -172,7 +175,8 @@ def test_a_look_tells_all_a_card_knows(tmp_path: Path, library: Path) -> None:
         "throttles": ["hw-thermal", "sw-thermal"], "is_ecc_on": True, "ecc_corrected": 4,
         "ecc_uncorrected": 1, "is_mig_on": False, "hears_xids": True, "xids": [], "trouble": "",
         "processes": [
-            {"pid": 77, "memory_bytes": 3 * GIB, "owner": "unknown", "workload": "", "program": ""}
+            {"pid": NOBODY, "memory_bytes": 3 * GIB, "owner": "unknown", "workload": "",
+             "program": "", "pod_uid": ""}
         ],
     }  # fmt: skip
     assert _only(reading, card_uuid(1))["processes"] == []

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pytest_django.live_server_helper import LiveServer
 from console.cli.resources import RESOURCES
 from goals.models import Goal
 from governance.models import JournalRecord
+from governance.services.checkpoints import make_checkpoint
 from tests.console.cli_runs import ROOT, Cli, cli_of, doorbell, paused_goal, release
 from tests.goals.gpu_fleet import card, report
 from tests.towers import Tower
@@ -40,20 +42,22 @@ def test_goals_have_the_columns_that_people_know(tower: Tower, cli_of: Callable[
     assert "p99 latency < 120 ms for /checkout" in wide
 
 
-def test_every_kind_in_every_form(tower: Tower, cli_of: Callable[..., Cli]) -> None:
+def test_every_kind_in_every_form(tower: Tower, cli_of: Callable[..., Cli], tmp_path: Path) -> None:
     goal = paused_goal(tower)
     admin = cli_of("admin")
     admin.good("price", "set", "gpu", "H100", "2.50 USD")
     admin.push("tiny")
     release(admin)
     report("n1", card(1))
+    make_checkpoint()
+    admin.good("pack", "create", "--last", "1h", "-o", str(tmp_path / "pack.zip"))
     for resource in RESOURCES:
         forms = {form: admin.good("get", resource.plural, "-o", form) for form in FORMS}
         listed = json.loads(forms["json"])
         assert listed["kind"] == "List"
         assert listed == json.loads(json.dumps(yaml.safe_load(forms["yaml"]), default=str))
         keys = [f"{resource.kind}/{resource.key(row)}" for row in listed["items"]]
-        assert keys
+        assert keys, resource.plural
         assert forms["name"].split() == keys
         titles = [column.title for column in resource.columns if not column.is_wide]
         assert forms["table"].splitlines()[0].split() == titles
