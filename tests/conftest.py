@@ -49,6 +49,26 @@ class Twins:
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """SQLite in a file, as in life, where each thread has a connection of its own.
+
+    In memory they share one: a thread inside SQLite that calls back into Python waits for the
+    interpreter's lock, and the thread that holds it waits for SQLite's, for ever.
+    """
+    from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if database["ENGINE"] == "django.db.backends.sqlite3":
+        where = tmp_path_factory.mktemp("database") / "tests.sqlite3"
+        database.setdefault("TEST", {})["NAME"] = str(where)
+        options = database["OPTIONS"]
+        # No test asks what a power cut leaves of this database.
+        options["init_command"] = options["init_command"].replace("=FULL", "=OFF")
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """The test database, let go by threads that outlive their test: PostgreSQL drops no other."""
     yield
