@@ -87,8 +87,9 @@ def test_what_the_cards_say_is_seen_without_a_reload(
     vera.sees("37 %")
     vera.sees("divided into 2 MIG slices")
     cards.say(DIVIDED + "utilisation.0 81\nxid 0 79\nuncorrected.0 2\nreasons.0 64\npid.0 1\n")
-    for word in ("81 %", "XID 79", "ECC 2 uncorrected", "thermal", "not ours"):
+    for word in ("81 %", "XID 79", "ECC 2 uncorrected", "thermal"):
         vera.sees(word)
+    vera.page.locator(".gpu-foreign", has_text="not ours").first.wait_for()
     vera.sees("1 in trouble")
     assert vera.page.locator(".gpu-is-trouble").count() == 1
     assert vera.complaints == []

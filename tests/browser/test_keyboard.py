@@ -84,6 +84,7 @@ class Typist:
     def write(self, text: str) -> None:
         """In place of what stands there."""
         self.press("Control+a")
+        self.press("Delete")
         self.page.keyboard.insert_text(text)
 
     def enter(self, name: str, **where: str) -> None:
