@@ -21,7 +21,7 @@ from tests.cluster.control_plane import (
 )
 from tests.towers import Tower
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0  # the collector of pods alone takes up to 80 to miss a node
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 ROOT = Path(__file__).resolve().parents[2]

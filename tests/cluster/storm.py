@@ -217,7 +217,7 @@ def plan_for(seed: int, outage: float | None) -> Any:
     """The plan of a seed; with an outage, that and nothing else."""
     from tests.cluster.fault_plan import Plan, plan_of
 
-    return plan_of(seed) if outage is None else Plan(seed=seed, outage=(0.5, 0.5 + outage))
+    return plan_of(seed) if outage is None else Plan(seed=seed, outage=(0.1, 0.1 + outage))
 
 
 def storm(plane: Any, proxy: Any, asked: argparse.Namespace, directory: Path) -> int:

@@ -409,6 +409,7 @@ def test_a_label_alone_makes_no_goal(stand: Stand) -> None:
     assert blockage_words(found, namespace="elsewhere").endswith("held by another namespace 4")
 
 
+@pytest.mark.timeout(300)  # pods are collected 40 s after their node is missed
 def test_a_node_that_is_gone_is_named(lost: Stand) -> None:
     ended = lost.until_phase("tune-1", WorkloadPhase.FAILED)
     assert ended.reason == "DeletionByPodGC"
