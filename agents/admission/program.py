@@ -143,7 +143,7 @@ def looks(
                 look()
             except ClusterError as error:
                 logger.warning("%s: %s", what, error)
-            except Exception:
+            except Exception:  # a look that ends lets certificates lapse
                 logger.exception("%s", what)
             stop.wait(seconds)
 
