@@ -35,9 +35,23 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         with control_plane(tmp_path_factory.mktemp("control-plane")) as running:
             for name in ("node-a", "node-b"):
                 running.add_node(name, gpus=2)
+                until_takes_pods(running, name)
             yield running
     except MissingControlPlane as missing:
         pytest.skip(str(missing))
+
+
+def until_takes_pods(plane: ControlPlane, node: str) -> None:
+    """Until the node is ready and the controllers have taken their taint off it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        found = plane.request("GET", f"/api/v1/nodes/{node}")
+        conditions = found.get("status", {}).get("conditions") or []
+        is_ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        if is_ready and not found["spec"].get("taints"):
+            return
+        assert time.monotonic() < deadline, f"{node} stayed {found}"
+        time.sleep(0.1)
 
 
 def install_resources(plane: ControlPlane) -> None:

@@ -115,7 +115,7 @@ def ask(world: World, row: Row, principal: str, client: Client) -> str:
     with unkept(client):
         answer = send(client, row, world)
         if answer.streaming:
-            answer.close()
+            answer.getvalue()  # read to its end, since close() by hand closes the connection, too
     return outcome_of(answer, is_page=row.is_page)
 
 
