@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lineage.telemetry.conduct import GRACE_SECONDS, LATELY_SECONDS, WHOLE_MAX, Conduct
+
 
 class TelemetryError(Exception):
     """The telemetry store refused or could not answer."""
@@ -145,6 +147,24 @@ class Telemetry(Protocol):
 
     def token_usage(self, namespace: str, goal_uid: str) -> Sequence[TokenUsage]:
         """Tokens per attempt and model from `gen_ai.usage.*`, each span counted once."""
+
+    def conduct(
+        self,
+        namespace: str,
+        goal_uid: str,
+        *,
+        seen: Mapping[str, str],
+        grace_seconds: float = GRACE_SECONDS,
+        whole_max: int = WHOLE_MAX,
+        lately_seconds: float = LATELY_SECONDS,
+    ) -> Sequence[Conduct]:
+        """What attempts of a Goal did lately: of each in `seen` that has news, by attempt.
+
+        `seen` holds the `mark` that was answered for it last, "" for never: an attempt of which
+        nothing was stored since is left out. An action is a span that names an observation, a
+        confidence or a change and is no observation itself. Of an attempt with more than
+        `whole_max` spans only what was stored within `lately_seconds`, or after the mark, is read.
+        """
 
     def span_count(self, namespace: str, goal_uid: str) -> int:
         """Distinct spans of a Goal."""

@@ -26,6 +26,8 @@ from lineage.telemetry.base import (
     TokenUsage,
 )
 from lineage.telemetry.causality import Edge, cause_chain, children_of, effect_ids
+from lineage.telemetry.clickhouse_conduct import read_conduct
+from lineage.telemetry.conduct import GRACE_SECONDS, LATELY_SECONDS, WHOLE_MAX, Conduct
 from lineage.telemetry.envelope import envelopes
 from lineage.telemetry.paging import MAX_PAGE, check_limit, decode_cursor, encode_cursor
 from lineage.telemetry.spans import EPOCH, STATUS_NAMES
@@ -402,6 +404,26 @@ class ClickHouseTelemetry:
             goal_uid=goal_uid,
         )
         return [TokenUsage(*row) for row in rows]
+
+    def conduct(
+        self,
+        namespace: str,
+        goal_uid: str,
+        *,
+        seen: Mapping[str, str],
+        grace_seconds: float = GRACE_SECONDS,
+        whole_max: int = WHOLE_MAX,
+        lately_seconds: float = LATELY_SECONDS,
+    ) -> Sequence[Conduct]:
+        return read_conduct(
+            self._rows,
+            namespace,
+            goal_uid,
+            seen=seen,
+            grace_seconds=grace_seconds,
+            whole_max=whole_max,
+            lately_seconds=lately_seconds,
+        )
 
     def span_count(self, namespace: str, goal_uid: str) -> int:
         rows = self._rows(

@@ -1,7 +1,9 @@
 """A strict, stateful twin of the telemetry store, for tests."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from lineage.telemetry.attributes import (
     CHANGE_TARGET,
@@ -21,17 +23,37 @@ from lineage.telemetry.base import (
     TokenUsage,
 )
 from lineage.telemetry.causality import Edge, cause_chain, effect_ids
+from lineage.telemetry.conduct import (
+    GRACE_SECONDS,
+    LATELY_SECONDS,
+    MODELS_MAX,
+    RECENT_ACTIONS,
+    TARGETS_MAX,
+    TEXT_MAX,
+    WHOLE_MAX,
+    Act,
+    Conduct,
+    Witness,
+    conduct_of,
+    named_observations,
+)
 from lineage.telemetry.paging import MAX_PAGE, check_limit, decode_cursor, encode_cursor
 from lineage.telemetry.spans import observation_of, spans_of
 
 Key = tuple[str, str, str, str, str]
 
 
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
 class MemoryTelemetry:
     """Keeps spans in a dictionary; behaves as the column store does, refusals included."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], dt.datetime] = _now) -> None:
         self._spans: dict[Key, Span] = {}
+        self._stored_at: dict[Key, dt.datetime] = {}  # in the order they were stored
+        self._clock = clock
         self._failures: list[TelemetryError] = []
         self._has_schema = False
 
@@ -59,7 +81,8 @@ class MemoryTelemetry:
         for span in spans:
             owner = span.owner
             key = (owner.namespace, owner.goal_uid, owner.attempt_uid, span.trace_id, span.span_id)
-            self._spans.setdefault(key, span)
+            if key not in self._spans:
+                self._spans[key], self._stored_at[key] = span, self._clock()
 
     def _where(self, namespace: str, keep: Callable[[Span], bool]) -> list[Span]:
         return sorted(
@@ -168,6 +191,72 @@ class MemoryTelemetry:
             for (attempt_uid, model), spans in sorted(groups.items())
         ]
 
+    def conduct(
+        self,
+        namespace: str,
+        goal_uid: str,
+        *,
+        seen: Mapping[str, str],
+        grace_seconds: float = GRACE_SECONDS,
+        whole_max: int = WHOLE_MAX,
+        lately_seconds: float = LATELY_SECONDS,
+    ) -> Sequence[Conduct]:
+        self._call()
+        now = self._clock()
+        lately = now - dt.timedelta(seconds=lately_seconds)
+        found = []
+        for attempt_uid, mark in sorted(seen.items()):
+            owner = (namespace, goal_uid, attempt_uid)
+            stored = list(enumerate(self._stored_at.items(), start=1))
+            mine = [(number, key, at) for number, (key, at) in stored if key[:3] == owner]
+            if not mine or str(mine[-1][0]) == mark:
+                continue
+            new_mark = str(mine[-1][0])
+            if len(mine) > whole_max:
+                mine = [one for one in mine if one[2] > lately or one[0] > int(mark or 0)]
+            kept = [(self._spans[key], at) for _, key, at in mine]
+            settled_before = now - dt.timedelta(seconds=grace_seconds)
+            found.append(self._conduct(kept, owner, mark=new_mark, settled_before=settled_before))
+        return found
+
+    def _conduct(
+        self,
+        kept: Sequence[tuple[Span, dt.datetime]],
+        owner: tuple[str, str, str],
+        *,
+        mark: str,
+        settled_before: dt.datetime,
+    ) -> Conduct:
+        namespace, goal_uid, attempt_uid = owner
+        acts = [_act(span, at) for span, at in kept if _is_act(span)][-RECENT_ACTIONS:]
+        homes: dict[str, str] = {}
+        for id_ in named_observations(acts):
+            goals = [s.owner.goal_uid for s in self._where(namespace, lambda s: s.span_id == id_)]  # noqa: B023 - used at once
+            if goals:
+                homes[id_] = goal_uid if goal_uid in goals else goals[0]
+        named: defaultdict[str, dict[str, Witness]] = defaultdict(dict)
+        last: dict[tuple[str, str], int] = {}
+        for number, (span, at) in enumerate(kept):
+            target = text_of(span.attributes, CHANGE_TARGET)
+            for what, name in (("target", target), ("model", model_of(span.attributes))):
+                if name:
+                    named[what].setdefault(name[:TEXT_MAX], Witness(span.span_id, at))
+                    last[what, name[:TEXT_MAX]] = number
+        targets, models = (
+            dict(sorted(named[what].items(), key=lambda pair: -last[what, pair[0]]))
+            for what in ("target", "model")
+        )
+        conduct = conduct_of(
+            attempt_uid, mark, acts, goal_uid=goal_uid, homes=homes, settled_before=settled_before
+        )
+        return replace(
+            conduct,
+            targets=dict(list(targets.items())[:TARGETS_MAX]),
+            # The column store stops counting one beyond what it lists.
+            targets_unlisted=int(len(targets) > TARGETS_MAX),
+            models=dict(list(models.items())[:MODELS_MAX]),
+        )
+
     def span_count(self, namespace: str, goal_uid: str) -> int:
         self._call()
         return len(self._where(namespace, lambda s: s.owner.goal_uid == goal_uid))
@@ -175,3 +264,21 @@ class MemoryTelemetry:
 
 def _position(span: Span) -> tuple[dt.datetime, str, str, str]:
     return span.start_at, span.trace_id, span.span_id, span.owner.attempt_uid
+
+
+def _is_act(span: Span) -> bool:
+    is_change = text_of(span.attributes, CHANGE_TARGET) != ""
+    return not span.is_observation and (span.is_action or is_change)
+
+
+def _act(span: Span, stored_at: dt.datetime) -> Act:
+    return Act(
+        span_id=span.span_id,
+        name=span.name[:TEXT_MAX],
+        target=text_of(span.attributes, CHANGE_TARGET)[:TEXT_MAX],
+        parent_observation=span.parent_observation,
+        confidence=span.confidence,
+        start_at=span.start_at,
+        end_at=span.end_at,
+        stored_at=stored_at,
+    )

@@ -6,39 +6,18 @@ from itertools import pairwise
 
 import pytest
 
-from lineage.telemetry import telemetry_from_url
 from lineage.telemetry.base import (
     SpanBatch,
     Telemetry,
     TelemetryRejected,
     TelemetryUnavailable,
 )
-from lineage.telemetry.clickhouse import ClickHouseTelemetry
 from lineage.telemetry.memory import MemoryTelemetry
 from tests.otlp_exports import batch, owner, span
-from tests.telemetry_store import StoreProcess, store  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.contract
 
 A, B, C, D, E = ("a" * 16, "b" * 16, "c" * 16, "d" * 16, "e" * 16)
-
-
-@pytest.fixture(params=["memory", "store", "clickhouse"])
-def telemetry(request: pytest.FixtureRequest) -> Telemetry:
-    if request.param == "memory":
-        made: Telemetry = MemoryTelemetry()
-    elif request.param == "store":
-        running: StoreProcess = request.getfixturevalue("store")
-        made = ClickHouseTelemetry(
-            host="127.0.0.1", port=running.port, user="default", password=lambda: running.token
-        )
-    else:
-        url = os.environ.get("CLICKHOUSE_TEST_URL")
-        if not url:
-            pytest.skip("needs ClickHouse: set CLICKHOUSE_TEST_URL=clickhouse://user:pw@host/db")
-        made = telemetry_from_url(url)
-    made.ensure_schema()
-    return made
 
 
 @pytest.fixture
