@@ -87,6 +87,7 @@ class PodFact:
     variables: tuple[str, ...] = ()  # names, of a pod without an owner
     started_at: dt.datetime | None = None
     exporter: str = ""  # of a dcgm-exporter: "IP:port" of its metrics
+    unmetered: str = ""  # uid of its Goal, once it has ended and until it is metered
 
     @property
     def is_active(self) -> bool:

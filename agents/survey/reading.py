@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
-from agents.cluster.kubernetes.reading import instant
-from agents.cluster.kubernetes.record import WORKLOAD
+from agents.cluster.kubernetes.reading import instant, is_over
+from agents.cluster.kubernetes.record import GOAL_UID, METER, WORKLOAD
 from agents.domain.naming import GPU_RESOURCE
 from agents.survey.domain import SYSTEM_NAMESPACES, Holder, Kind, NodeFact, PodFact, PodState
 
@@ -78,7 +79,20 @@ def read_pod(found: Object) -> PodFact:
         variables=variable_names(containers) if holder.kind == Kind.POD else (),
         started_at=instant(status.get("startTime")),
         exporter=_exporter(labels, spec, status),
+        unmetered=_unmetered(found),
     )
+
+
+def _unmetered(found: Object) -> str:
+    """The Goal that waits for this pod to be metered, "" when none does."""
+    metadata = found["metadata"]
+    text = str((metadata.get("labels") or {}).get(GOAL_UID, ""))
+    if METER not in (metadata.get("finalizers") or []) or not is_over(found):
+        return ""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return ""  # somebody else's, under our label
 
 
 def is_system(metadata: Object) -> bool:

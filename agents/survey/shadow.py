@@ -28,11 +28,18 @@ class Shadow(Generic[FactT]):
     """
 
     def __init__(
-        self, api: KubernetesApi, path: str, *, read: Callable[[Mapping[str, Any]], FactT]
+        self,
+        api: KubernetesApi,
+        path: str,
+        *,
+        read: Callable[[Mapping[str, Any]], FactT],
+        told: Callable[[FactT, bool], None] = lambda _fact, _is_there: None,
     ) -> None:
+        """`told` hears of each object that is listed or changes, and whether it is there."""
         self._api = api
         self._path = path
         self._read = read
+        self._told = told
         self._lock = threading.Lock()
         self._facts: dict[Key, FactT] = {}
         self._stop = threading.Event()
@@ -73,6 +80,8 @@ class Shadow(Generic[FactT]):
         with self._lock:
             self._facts = found
         self.trouble = ""
+        for fact in found.values():
+            self._told(fact, True)
         return version
 
     def _follow(self, version: str) -> None:
@@ -91,11 +100,13 @@ class Shadow(Generic[FactT]):
         found = event["object"]
         if event["type"] == "BOOKMARK":
             return
+        fact, is_there = self._read(found), event["type"] != "DELETED"
         with self._lock:
-            if event["type"] == "DELETED":
-                self._facts.pop(_key(found), None)
+            if is_there:
+                self._facts[_key(found)] = fact
             else:
-                self._facts[_key(found)] = self._read(found)
+                self._facts.pop(_key(found), None)
+        self._told(fact, is_there)
 
 
 def _key(found: Mapping[str, Any]) -> Key:

@@ -30,6 +30,7 @@ from agents.services.survey import (
 from agents.survey.dcgm import Metrics
 from agents.survey.devices import XidMemory, by_node, declared, held_cards, measured
 from agents.survey.domain import Live, NodeFact, PodFact, fleet_of
+from agents.survey.endings import Endings
 from agents.survey.reading import read_node, read_pod
 from agents.survey.scraping import Fetch, ScrapeFailed, fetch_directly, fetch_through, scrape
 from agents.survey.shadow import Shadow
@@ -57,8 +58,10 @@ class Survey:
         cluster: str,
         is_leader: Callable[[], bool] = lambda: True,
         fetch: Fetch | None = None,
+        ring: Callable[[str], None] = lambda _goal_uid: None,
         clock: Callable[[], dt.datetime] = timezone.now,
     ) -> None:
+        """`ring` asks for a look at a Goal one of whose pods has ended."""
         self._api = api
         self._cluster = cluster
         self._is_leader = is_leader
@@ -67,7 +70,8 @@ class Survey:
         self._clock = clock
         self._stop = threading.Event()
         self._nodes: Shadow[NodeFact] = Shadow(api, NODES, read=read_node)
-        self._pods: Shadow[PodFact] = Shadow(api, PODS, read=read_pod)
+        self._endings = Endings(ring, is_leader=is_leader)
+        self._pods: Shadow[PodFact] = Shadow(api, PODS, read=read_pod, told=self._endings.see)
         self._recorder = GpuRecorder()
         self._scraped: dict[str, tuple[dt.datetime, Metrics | ScrapeFailed]] = {}
         self._measured: set[str] = set()  # nodes whose exporter has answered
@@ -81,6 +85,7 @@ class Survey:
         self._stop.set()
         self._nodes.stop()
         self._pods.stop()
+        self._endings.stop()
 
     def run(self) -> None:
         """Survey until stopped."""
@@ -91,6 +96,7 @@ class Survey:
 
     def watch(self) -> None:
         """Begin to follow nodes and pods."""
+        _in_thread(self._endings.run)
         _in_thread(self._nodes.run)
         _in_thread(self._pods.run)
 

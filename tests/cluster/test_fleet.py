@@ -12,6 +12,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from agents.attestation.base import TokenRefused
 from agents.attestation.nodes import KubernetesNodeReviewer
 from agents.catalogue.domain import LOOKS_LIKE
 from agents.catalogue.proposals import propose
+from agents.cluster.base import WorkloadPhase
 from agents.cluster.kubernetes.api import KubernetesApi
 from agents.gpus.domain import Source
 from agents.models import ClusterSurvey, ClusterWorkload, GpuDevice, GpuNode
@@ -27,7 +29,7 @@ from agents.services.catalogue import entry_of
 from agents.survey.surveyor import Survey
 from goals.gpus.facts import device_views, visible_devices
 from tests.agents.dcgm_metrics import metrics_text
-from tests.cluster.conftest import APPLY, MERGE, PATIENCE_SECONDS, install_resources
+from tests.cluster.conftest import APPLY, MERGE, PATIENCE_SECONDS, Stand, install_resources
 from tests.cluster.control_plane import CONTEXT, ControlPlane
 from tests.cluster.test_operator_process import manage, until
 
@@ -123,6 +125,22 @@ def site(plane: ControlPlane, api: KubernetesApi) -> Iterator[Site]:
     one = Site(plane, api)
     yield one
     one.close()
+
+
+def test_a_pod_that_ended_is_rung_for(stand: Stand) -> None:
+    goal, rung = str(uuid4()), threading.Event()
+    survey = Survey(
+        stand.api, cluster=CONTEXT, ring=lambda uid: rung.set() if uid == goal else None
+    )
+    survey.watch()
+    try:
+        stand.cluster.create(stand.spec(goal_uid=goal))
+        stand.until_phase("tune-1", WorkloadPhase.RUNNING)
+        assert not rung.is_set()
+        stand.end("tune-1", 0)
+        assert rung.wait(PATIENCE_SECONDS)
+    finally:
+        survey.stop()
 
 
 def test_gpus_of_others_are_told_with_who_holds_them(site: Site, tower: Any) -> None:

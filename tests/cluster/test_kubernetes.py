@@ -71,6 +71,25 @@ def test_a_pause_suspends_the_job_and_keeps_what_ran(stand: Stand) -> None:
     assert again.started_at == paused.started_at
 
 
+def test_a_pause_ends_the_pod_itself(stand: Stand) -> None:
+    """The Job controller has few requests a second for all Jobs of a cluster."""
+    stand.cluster.create(stand.spec(gpus=1))
+    stand.until_phase("tune-1", WorkloadPhase.RUNNING)
+    writes: list[str] = []
+
+    def may_write() -> bool:
+        writes.append("")
+        return True
+
+    KubernetesCluster(stand.api.fenced(may_write)).pause(stand.spec().name)
+    assert len(writes) > 1, "the Job and, whoever was first to untrack it, the pod"
+    assert all(pod["metadata"].get("deletionTimestamp") for pod in stand.pods())
+    stand.until("tune-1", lambda _: stand.pods() == [])
+    assert "failed" not in stand.job("tune-1")["status"]
+    stand.cluster.resume(stand.spec().name)
+    stand.until_phase("tune-1", WorkloadPhase.RUNNING)
+
+
 def test_the_allowance_suspends_and_a_grant_lets_it_run_on(stand: Stand) -> None:
     stand.cluster.create(stand.spec(gpus=2, gpu_allowance_ms=6_000))
     spent = stand.until("tune-1", lambda status: status.reason == "AllowanceExhausted")

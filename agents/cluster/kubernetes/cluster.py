@@ -39,7 +39,14 @@ from agents.cluster.kubernetes.objects import (
     job,
     secret,
 )
-from agents.cluster.kubernetes.reading import disruption_of, instant, is_over, pod_run, read_status
+from agents.cluster.kubernetes.reading import (
+    disruption_of,
+    instant,
+    is_ending,
+    is_over,
+    pod_run,
+    read_status,
+)
 from agents.cluster.kubernetes.record import (
     DELETE,
     EXHAUSTED,
@@ -67,6 +74,8 @@ EARLY_MS: Final = 1500
 # What Kueue may take to suspend a Job that we evict, before the cluster ends the Job without it.
 EVICTING_SECONDS: Final = 30
 LOG_BYTES_MAX: Final = 8 << 20
+# Finalizer of the Job controller: it counts pods that end with it (Kubernetes, "Job").
+TRACKING: Final = "batch.kubernetes.io/job-tracking"
 
 
 class KubernetesCluster:
@@ -300,8 +309,13 @@ class KubernetesCluster:
                 continue
         raise ClusterUnavailable(f"{name} changes faster than it can be written; try again.")
 
-    def _write(self, found: Object, record: Record) -> Object:
-        """Swap the record and what follows from it, only if nobody wrote meanwhile."""
+    def _write(
+        self, found: Object, record: Record, *, pods: Sequence[Object] | None = None
+    ) -> Object:
+        """Swap the record and what follows from it, only if nobody wrote meanwhile.
+
+        `pods` are the Job's as they were seen, where they were.
+        """
         metadata = found["metadata"]
         spec: Object = {}
         suspend = record.wants != RUN or _is_spent(record)
@@ -317,7 +331,29 @@ class KubernetesCluster:
             },
             **({"spec": spec} if spec else {}),
         }
-        return self._api.merge(object_path(JOBS, metadata["namespace"], metadata["name"]), change)
+        path = object_path(JOBS, metadata["namespace"], metadata["name"])
+        written = self._api.merge(path, change)
+        if spec.get("suspend"):
+            self._stop_pods(self._pods(written) if pods is None else pods)
+        return written
+
+    def _stop_pods(self, pods: Sequence[Object]) -> None:
+        """End the pods of a Job that was just suspended, as its controller is about to.
+
+        That one has 20 requests a second for all Jobs (kube-api-qps): when many limits are reached
+        at once, pods would run on for seconds. What fails here, or is cut off, it does.
+        """
+        for pod in pods:
+            if is_over(pod) or is_ending(pod):
+                continue
+            metadata = pod["metadata"]
+            path = object_path(PODS, metadata["namespace"], metadata["name"])
+            try:
+                # First, as the controller does: a pod that it tracks would count as failed.
+                self._drop_finalizer(pod, TRACKING)
+                self._api.delete(path, preconditions={"uid": metadata["uid"]})
+            except (ObjectConflict, ObjectAbsent, ObjectRefused):
+                continue
 
     def _waited_seconds(self, found: Object, record: Record) -> float:
         """How long the Job's own clock has run that the attempt did not."""
@@ -365,7 +401,7 @@ class KubernetesCluster:
             if not self._take(record, pods):
                 break
             try:
-                found = self._write(found, record)
+                found = self._write(found, record, pods=pods)
                 break
             except ObjectConflict:
                 again = self._find(name)
@@ -418,20 +454,22 @@ class KubernetesCluster:
 
     def _release(self, pod: Object) -> None:
         """Let a metered pod go."""
+        with contextlib.suppress(ObjectAbsent, ObjectConflict):  # gone, or seen by the next look
+            self._drop_finalizer(pod, METER)
+
+    def _drop_finalizer(self, pod: Object, finalizer: str) -> None:
+        """Only if the pod is as it was seen. Raises ObjectAbsent, ObjectConflict."""
         metadata = pod["metadata"]
         finalizers = metadata.get("finalizers") or []
-        if METER not in finalizers:
+        if finalizer not in finalizers:
             return
         change = {
             "metadata": {
                 "resourceVersion": metadata["resourceVersion"],
-                "finalizers": [one for one in finalizers if one != METER],
+                "finalizers": [one for one in finalizers if one != finalizer],
             }
         }
-        try:
-            self._api.merge(object_path(PODS, metadata["namespace"], metadata["name"]), change)
-        except (ObjectAbsent, ObjectConflict):
-            return  # gone, or seen again by the next look
+        self._api.merge(object_path(PODS, metadata["namespace"], metadata["name"]), change)
 
     def _events(self, found: Object) -> Sequence[str]:
         metadata = found["metadata"]

@@ -6,8 +6,8 @@ from typing import Any, Final
 from agents.cluster.base import WorkloadSpec
 from agents.cluster.kubernetes.credentials import token_mounts, token_volumes
 from agents.cluster.kubernetes.kueue import QUEUE
-from agents.cluster.kubernetes.record import METER, RECORD, WORKLOAD, Record
-from agents.domain.naming import GPU_RESOURCE
+from agents.cluster.kubernetes.record import GOAL_UID, METER, RECORD, WORKLOAD, Record
+from agents.domain.naming import GPU_RESOURCE, MODEL_ANNOTATION, MODEL_VARIABLE
 
 Object = dict[str, Any]
 
@@ -31,7 +31,7 @@ def labels(spec: WorkloadSpec) -> dict[str, str]:
         "orchestration.ai/agent": spec.agent,
         "orchestration.ai/task": spec.task,
         "orchestration.ai/attempt": spec.attempt_uid,
-        "orchestration.ai/goal-uid": spec.goal_uid,
+        GOAL_UID: spec.goal_uid,
     }
 
 
@@ -101,8 +101,10 @@ def _template(spec: WorkloadSpec) -> Object:
         limits[GPU_RESOURCE] = str(spec.gpus)
     if spec.memory_bytes:
         limits["memory"] = str(spec.memory_bytes)
+    model = spec.environment.get(MODEL_VARIABLE)
+    noted = {"annotations": {MODEL_ANNOTATION: model}} if model else {}
     return {
-        "metadata": {"labels": labels(spec), "finalizers": [METER]},
+        "metadata": {"labels": labels(spec), "finalizers": [METER], **noted},
         "spec": {
             "serviceAccountName": spec.service_account,
             "automountServiceAccountToken": False,

@@ -11,6 +11,7 @@ from agents.cluster.specs import spec_content
 
 RECORD: Final = "orchestration.ai/record"  # annotation of the Job
 WORKLOAD: Final = "orchestration.ai/workload"  # label of the Job, its pods and its Secret
+GOAL_UID: Final = "orchestration.ai/goal-uid"  # label of the same
 METER: Final = "orchestration.ai/meter"  # finalizer of pods: none leaves before it is metered
 RUN, PAUSE, EXHAUSTED, DELETE = "run", "pause", "exhausted", "delete"
 

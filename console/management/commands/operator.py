@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -12,8 +13,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from agents.cluster.kubernetes.api import KubernetesApi, RateLimit
 from agents.survey.surveyor import Survey
 from console.tower.programs import show_at_work
+from goals.events import ring
 from goals.operator.election import TERM_SECONDS, Election
 from goals.operator.program import Operator
+from goals.services.reconcile import RING_LIFE_SECONDS
 
 PREFIX = "kubernetes:"
 # Of the survey alone, so that what people wait for never stands behind its lists.
@@ -78,6 +81,7 @@ class Command(BaseCommand):
             KubernetesApi(context, limit=RateLimit(per_second=SURVEY_RATE, burst=2 * SURVEY_RATE)),
             cluster=context,
             is_leader=election.is_leader,
+            ring=partial(ring, life_seconds=RING_LIFE_SECONDS),
         )
         threading.Thread(target=survey.run, daemon=True, name="survey").start()
         for number in (signal.SIGTERM, signal.SIGINT):
