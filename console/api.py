@@ -28,6 +28,7 @@ from agents.services.identity import (
     IdentityRefused,
     IdentityRequestInvalid,
 )
+from console.incidents import BROKEN, broken_detail, name_incident
 from console.problems import problem_response
 from console.throttling import LoginThrottled, check_login_allowed, note_login
 from goals.api import router as goals_router
@@ -138,11 +139,13 @@ def _answer(request: HttpRequest, error: Exception | type[Exception]) -> HttpRes
     for kind, status, title in STATUS_OF:
         if isinstance(error, kind):
             return problem_response(status, title=title, detail=str(error))
-    logger.exception("unexpected error at %s", request.path, exc_info=True)
+    incident = name_incident(request)
+    logger.exception("unexpected error at %s", request.path, extra={"request": request})
     return problem_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        title="Something went wrong on our side",
-        detail="The error was logged. Nothing of this request was kept.",
+        title=BROKEN,
+        detail=broken_detail(request, incident),
+        incident=incident,
     )
 
 

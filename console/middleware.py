@@ -162,11 +162,23 @@ class PageMiddleware(LoginRequiredMiddleware):
         return None
 
 
-def refusal(request: HttpRequest, status: HTTPStatus, title: str, detail: str) -> HttpResponse:
-    """An error as a page of its own; within the frame, so that one goes on, where that can be."""
+def refusal(
+    request: HttpRequest, status: HTTPStatus, title: str, detail: str, **members: str
+) -> HttpResponse:
+    """An error as whoever asked can show it: a document to a program, a line to a part, or a page.
+
+    A page of its own is within the frame, so that one goes on, where that can be drawn. `members`
+    are further fields of the document.
+    """
+    if request.path.startswith(API_PREFIX):
+        return problem_response(status, title=title, detail=detail, **members)
     context = {"status": int(status), "title": title, "detail": detail, "frame": "bare.html"}
+    if request.headers.get("HX-Request") == "true":
+        response = render(request, "_refusal.html", context, status=int(status))
+        response["HX-Retarget"] = "#refusal"  # above the page, which stays as it is
+        response["HX-Reswap"] = "innerHTML"
+        return response
     user = getattr(request, "user", None)
-    is_part = request.headers.get("HX-Request") == "true"
-    if status in IN_FRAME and not is_part and user is not None and user.is_authenticated:
+    if status in IN_FRAME and user is not None and user.is_authenticated:
         context["frame"] = "base.html"
     return render(request, "refusal.html", context, status=int(status))

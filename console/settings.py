@@ -49,6 +49,8 @@ NODE_SERVICE_ACCOUNT = env.text("NODE_SERVICE_ACCOUNT", default="")
 WORKLOAD_RETENTION_SECONDS = env.whole_number(
     "WORKLOAD_RETENTION_SECONDS", default=86_400, low=0, high=31_536_000
 )
+# Namespaces of a cluster whose agents may run as root; everywhere else their pods are "restricted".
+WORKLOAD_ROOT_NAMESPACES = env.words("WORKLOAD_ROOT_NAMESPACES")
 # Journal records one page of a search reads when no index finds them: some 50 ms of their text.
 JOURNAL_SEARCH_RECORDS = env.whole_number(
     "JOURNAL_SEARCH_RECORDS", default=100_000, low=50, high=10_000_000
@@ -191,6 +193,7 @@ SESSION_COOKIE_SECURE = IS_HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 12 * 3600
 CSRF_COOKIE_SECURE = IS_HTTPS
+CSRF_FAILURE_VIEW = "console.views.form_expired"
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 << 20  # forms and JSON; artifact uploads are streamed
 
@@ -199,7 +202,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"incident": {"()": "console.incidents.NameIncident"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["incident"],
+        }
+    },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},  # a 404 is an answer, not a fault

@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from console.context import pending_approvals
+from console.incidents import BROKEN, broken_detail, name_incident
 from console.middleware import refusal
 from console.palette import actions_for, find_objects
 from console.preferences import KEYS, THEME, Preference
@@ -127,6 +128,17 @@ def health(request: HttpRequest) -> JsonResponse:
 
 
 @login_not_required
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """What no browser of ours sends: a forged host, a path that climbs, too many fields."""
+    return refusal(
+        request,
+        HTTPStatus.BAD_REQUEST,
+        "Not understood",
+        "The request is not one that a page here sends. Nothing was done.",
+    )
+
+
+@login_not_required
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """No such page."""
     return refusal(request, HTTPStatus.NOT_FOUND, "Not here", "There is no such page.")
@@ -139,13 +151,27 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 @login_not_required
+def form_expired(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form without the token of this session: `CSRF_FAILURE_VIEW`."""
+    return refusal(
+        request,
+        HTTPStatus.FORBIDDEN,
+        "Form expired",
+        "The form was sent without this session's token, so nothing was done. "
+        "Go back, reload the page and send it again.",
+    )
+
+
+@login_not_required
 def server_error(request: HttpRequest) -> HttpResponse:
     """Something broke on our side; the log has it, the page does not."""
+    incident = name_incident(request)
     return refusal(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        "Something went wrong on our side",
-        "The error was logged. Nothing of this request was kept.",
+        BROKEN,
+        broken_detail(request, incident),
+        incident=incident,
     )
 
 

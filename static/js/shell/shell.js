@@ -5,14 +5,20 @@ import { watchRows } from "./filter.js";
 import { listen } from "./keys.js";
 import { open } from "./dialogs.js";
 import { watchFilterForms } from "./refilter.js";
+import { watchRefusals } from "./refusals.js";
 
 for (const opener of document.querySelectorAll("[data-opens]")) {
   opener.hidden = false;
   opener.addEventListener("click", () => open(opener.dataset.opens));
 }
-document.querySelector(".main-nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+for (const here of document.querySelectorAll(".main-nav [aria-current], .tabs [aria-current]")) {
+  const strip = here.parentElement; // scrolled by itself: the page stays where it is
+  strip.scrollLeft += here.getBoundingClientRect().left - strip.getBoundingClientRect().left
+    - (strip.clientWidth - here.offsetWidth) / 2;
+}
 // A form that was refused: what is to be corrected first has the focus.
 if (document.activeElement === document.body) document.querySelector("main [aria-invalid=true]")?.focus();
 watchRows();
 watchFilterForms();
+watchRefusals();
 listen();
