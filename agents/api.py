@@ -27,7 +27,7 @@ from agents.selectors import (
     visible_agents,
     visible_attempts,
 )
-from agents.services.attempts import record_output
+from agents.services.attempts import models_of, record_output
 from agents.services.drift import drift_of
 from agents.services.identity import (
     IssuedIdentity,
@@ -216,6 +216,7 @@ def self_document(attempt: Attempt) -> dict[str, Any]:
         "task": attempt.task,
         "agent": attempt.agent_name,
         "namespace": attempt.namespace,
+        "models": models_of(attempt),
         "inputs": {
             name: {"value": i.value, "digest": i.digest, "span_id": i.span_id}
             for name, i in inputs_of(attempt).items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agents.domain.naming import GPU_RESOURCE
+from agents.domain.naming import GPU_RESOURCE, MODEL_ANNOTATION
 
 LABEL_MAX = 63  # RFC 1123; also the limit of a Kubernetes label value
 NAME_HASH_LENGTH = 10
@@ -39,6 +39,7 @@ class PodTemplate:
     gpus: int
     memory_bytes: int | None
     labels: Mapping[str, str]
+    models: tuple[str, ...] = ()  # it may use, the preferred first; none named, none limited
 
     def document(self) -> dict[str, Any]:
         """The Kubernetes Pod of the task, as admission would see it."""
@@ -55,6 +56,9 @@ class PodTemplate:
             "orchestration.ai/task": self.task,
             "orchestration.ai/agent": self.agent,
         }
+        annotations = {"orchestration.ai/goal-uid": self.goal_uid}
+        if self.models:
+            annotations[MODEL_ANNOTATION] = self.models[0]
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -62,7 +66,7 @@ class PodTemplate:
                 "name": re.sub(r"[^a-z0-9-]+", "-", f"{self.goal}-{self.task}".lower()),
                 "namespace": self.namespace,
                 "labels": labels,
-                "annotations": {"orchestration.ai/goal-uid": self.goal_uid},
+                "annotations": annotations,
             },
             "spec": {
                 "serviceAccountName": self.service_account,

@@ -15,6 +15,10 @@ spec:
   estimate: {seconds: 60, gpuSeconds: 60, tokens: 0, usd: "0.02"}
   scope: {releases: [checkout/production], artifacts: [model], targets: [checkout-risk]}
   watch: [latency]                    # metrics it observes
+  models: [gpt-4.1, gpt-4.1-mini]     # language models it can work with: the preferred one first,
+                                      # each next one smaller; the first it may use now is in its
+                                      # environment as CLEARANCE_MODEL. Left out: none is named,
+                                      # so none is offered to who approves, and none is refused.
 """
 
 import re
@@ -34,6 +38,7 @@ from agents.domain.naming import (
     check_environment_name,
     check_image,
     check_label,
+    check_model,
     check_no_nul,
     check_release,
     check_thing,
@@ -60,6 +65,7 @@ ENVIRONMENT_MAX: Final = 256  # variables
 ENVIRONMENT_VALUE_MAX: Final = 32 << 10  # characters; Linux allows 128 KiB a variable
 THINGS_MAX: Final = 10_000  # an agent may gather what every other task of a graph produced
 SCOPE_MAX: Final = 1000
+MODELS_MAX: Final = 16  # steps down; more than any provider has sizes of one model
 ESTIMATE_SECONDS_MAX: Final = 366 * 86_400.0
 ESTIMATE_GPU_SECONDS_MAX: Final = GPUS_MAX * ESTIMATE_SECONDS_MAX
 ESTIMATE_TOKENS_MAX: Final = 10**12
@@ -114,6 +120,7 @@ class AgentManifest:
         default_factory=lambda: {"releases": (), "artifacts": (), "targets": ()}
     )
     watch: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # the preferred first, each next one smaller
 
     def to_document(self) -> dict[str, Any]:
         """The manifest as plain JSON; `parse_agent` of it gives an equal value."""
@@ -144,6 +151,7 @@ class AgentManifest:
             "estimate": self.estimate.document(),
             "scope": {key: list(entries) for key, entries in self.scope.items() if entries},
             "watch": list(self.watch),
+            "models": list(self.models),
         }
         return {key: value for key, value in spec.items() if value}
 
@@ -191,6 +199,7 @@ def _read_spec(spec: Fields, metadata: Metadata) -> AgentManifest:
         estimate=_read_estimate(spec.fields("estimate")),
         scope=_read_scope(spec.fields("scope")),
         watch=spec.texts("watch", max_items=SCOPE_MAX, max_length=120),
+        models=spec.texts("models", max_items=MODELS_MAX, check=check_model),
     )
     limits.close()
     resources.close()

@@ -7,7 +7,10 @@ from typing import Final
 LABEL_MAX: Final = 63  # RFC 1123; also the limit of a Kubernetes label value
 LABEL_PREFIX_MAX: Final = 253
 IMAGE_MAX: Final = 512
+MODEL_MAX: Final = 128  # characters of a language model's name; as many as the price table has
 GPU_RESOURCE: Final = "nvidia.com/gpu"
+MODEL_ANNOTATION: Final = "orchestration.ai/model"  # of a pod: the model its agent is to use first
+MODEL_VARIABLE: Final = "CLEARANCE_MODEL"  # the same, in the agent's environment
 
 # A service account may be called by 253 characters, a label has 63. A longer name is shortened to
 # its first 22 characters, `_` and 160 bits of its SHA-256: no account is called so, since none has
@@ -27,6 +30,7 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_MODEL = re.compile(r"[!-~]+")  # visible ASCII, as providers name them
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
@@ -79,6 +83,13 @@ def check_image(text: str) -> str:
     if len(text) <= IMAGE_MAX and _IMAGE.fullmatch(text):
         return ""
     return 'must be an image reference such as "registry.example/agents/profiler@sha256:<64 hex>"'
+
+
+def check_model(text: str) -> str:
+    """A language model as its provider calls it, such as gpt-4.1-mini or org/model:7b."""
+    if len(text) <= MODEL_MAX and _MODEL.fullmatch(text):
+        return ""
+    return f"must be a model's name: ASCII without blanks, at most {MODEL_MAX} characters"
 
 
 def check_label_key(text: str) -> str:

@@ -20,6 +20,7 @@ from agents.cluster.base import (
     WorkloadSpec,
     WorkloadStatus,
 )
+from agents.domain.naming import MODEL_VARIABLE
 from agents.domain.states import FINISHED_STATES, AttemptState, DesiredState
 from agents.identity import get_trust_domain, spiffe_id
 from agents.models import Agent, Attempt, TaskOutput
@@ -117,6 +118,7 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
                     "hold_gpus_on_pause": request.hold_gpus_on_pause,
                     "first_allowance_ms": 0,
                     "scope": {name: list(entries) for name, entries in request.scope.items()},
+                    "models": list(template.models),
                 },
             },
         )
@@ -134,6 +136,7 @@ def record_attempt(agent: Agent, request: AttemptRequest) -> Attempt:
                     "graph_digest": attempt.graph_digest,
                     "image": template.image,
                     "gpus": attempt.gpus,
+                    **({"models": list(template.models)} if template.models else {}),
                 },
             )
     return attempt
@@ -156,9 +159,15 @@ def scope_of(attempt: Attempt) -> dict[str, list[str]]:
     return scope
 
 
+def models_of(attempt: Attempt) -> list[str]:
+    """The language models the attempt may use, the preferred first; empty when none is named."""
+    return [str(one) for one in attempt.specification.get("models", [])]
+
+
 def workload_spec(attempt: Attempt) -> WorkloadSpec:
     """The workload of an attempt; always the same for the same attempt."""
     spec: dict[str, Any] = attempt.specification
+    models = models_of(attempt)
     audience = token_audience()  # of tokens that clusters give; "" for processes
     return WorkloadSpec(
         name=attempt.workload,
@@ -182,6 +191,7 @@ def workload_spec(attempt: Attempt) -> WorkloadSpec:
             "CLEARANCE_TASK": attempt.task,
             "CLEARANCE_ATTEMPT_UID": str(attempt.uid),
             "CLEARANCE_AGENT": attempt.agent_name,
+            **({MODEL_VARIABLE: models[0]} if models else {}),
         },
         token_audience=audience,
         labels=spec["labels"],

@@ -181,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ["GET self"]:
                 goal = {"uid": "goal-1", "name": "g", "objective": "p99 < 1", "generation": 1}
                 inputs = {"profile": {"value": {"p99": 3}, "digest": None, "span_id": "c" * 16}}
-                self._reply(200, json.dumps({"goal": goal, "inputs": inputs}).encode())
+                found = {"goal": goal, "inputs": inputs, "models": ["middle", "small"]}
+                self._reply(200, json.dumps(found).encode())
             case ["PUT self", "outputs", name]:
                 plane.outputs[name] = json.loads(body)
                 self._reply(204, b"")

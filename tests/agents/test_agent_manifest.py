@@ -35,6 +35,7 @@ spec:
   estimate: {seconds: 60, gpuSeconds: 60.5, tokens: 0, usd: 0.02}
   scope: {releases: [checkout/production], artifacts: [model], targets: [checkout-risk]}
   watch: [latency]
+  models: [gpt-4.1, "org/small:7b"]
 status: {phase: Ready}
 """
 
@@ -87,6 +88,7 @@ def test_everything_an_agent_declares() -> None:
             "targets": ("checkout-risk",),
         },
         watch=("latency",),
+        models=("gpt-4.1", "org/small:7b"),
     )
 
 
@@ -139,6 +141,13 @@ def test_the_least_an_agent_declares() -> None:
         ({"estimate": {"usd": "1e999999999"}}, "spec.estimate.usd", "an amount"),
         ({"estimate": {"usd": "99999999999"}}, "spec.estimate.usd", "from 0 to"),
         ({"scope": {"releases": ["checkout"]}}, "spec.scope.releases[0]", "service/environment"),
+        ({"models": "big"}, "spec.models", "must be a list"),
+        ({"models": ["big", "big"]}, "spec.models[1]", "listed twice (first at [0])"),
+        ({"models": ["big one"]}, "spec.models[0]", "a model's name"),
+        ({"models": ["x" * 129]}, "spec.models[0]", "at most 128"),
+        ({"models": [""]}, "spec.models[0]", "must not be empty"),
+        ({"models": [f"m{n}" for n in range(17)]}, "spec.models", "at most 16"),
+        ({"env": {"CLEARANCE_MODEL": "x"}}, "spec.env.CLEARANCE_MODEL", "which Clearance sets"),
     ],
 )
 def test_each_problem_names_its_field(spec: dict[str, Any], path: str, message: str) -> None:
@@ -194,6 +203,7 @@ def agent_manifests(draw: st.DrawFn) -> AgentManifest:
             "targets": draw(things),
         },
         watch=draw(things),
+        models=draw(st.lists(st.sampled_from(["a", "b:1", "c/d", "[e]"]), unique=True).map(tuple)),
     )
 
 

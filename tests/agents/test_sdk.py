@@ -139,6 +139,13 @@ def test_a_confidence_out_of_range_is_refused_at_once(
             run.observe("x", aggregate="last", value=float("nan"), unit="1")
 
 
+def test_the_models_it_may_use(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    with clearance.attempt() as run:
+        assert run.model is None
+        monkeypatch.setenv("CLEARANCE_MODEL", "middle")
+        assert (run.model, run.models) == ("middle", ("middle", "small"))
+
+
 def test_the_goal_inputs_and_outputs(plane: ControlPlane) -> None:
     with clearance.attempt() as run:
         assert run.objective == "p99 < 1"

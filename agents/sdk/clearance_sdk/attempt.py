@@ -112,6 +112,19 @@ class Attempt:
         return found
 
     @property
+    def model(self) -> str | None:
+        """The language model to use first (CLEARANCE_MODEL); None when the agent names none."""
+        return os.environ.get("CLEARANCE_MODEL") or None
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The language models that may be used now, the preferred first, each next one smaller.
+
+        Fewer than the agent lists once an approver had the Goal go on with less.
+        """
+        return tuple(self._self.get("models", ()))
+
+    @property
     def inputs(self) -> Mapping[str, Input]:
         """What upstream tasks produced, by name; read once."""
         return {name: input_from(found) for name, found in self._self["inputs"].items()}
