@@ -111,7 +111,9 @@ def approve(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
 def degrade(request: HttpRequest, uid: UUID, payload: AnswerIn) -> Approval:
     """Approve, and let the Goal go on with less: `degrade` says with what."""
     if payload.degrade is None:
-        raise ApprovalInvalid("degrade: say what the Goal goes on with: gpus, parallel or both.")
+        raise ApprovalInvalid(
+            "degrade: say with what it goes on: gpus, parallel, last_iteration, model."
+        )
     return _decide(request, uid, payload, approve=True, answer=payload.document())
 
 

@@ -6,12 +6,14 @@ from typing import Any, Final
 
 from django import forms
 
+from governance.domain import MODEL_MAX
 from governance.services.approval_bulk import BULK_MAX
 from governance.services.approvals import REASON_MAX
 
 # What browsers send of a datetime-local field, and what people type; all of it UTC.
 MOMENTS: Final = ("%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M")
 CAP_MAX: Final = 10_000
+LESS: Final = ("gpus", "parallel", "last_iteration", "model")
 WHY: Final = {"required": "Say why, in a sentence; it is kept with the decision."}
 
 
@@ -44,6 +46,7 @@ class AnswerForm(forms.Form):
     gpus = forms.IntegerField(required=False, min_value=1, max_value=CAP_MAX)
     parallel = forms.IntegerField(required=False, min_value=1, max_value=CAP_MAX)
     last_iteration = forms.BooleanField(required=False)
+    model = forms.CharField(required=False, max_length=MODEL_MAX)
 
     def __init__(self, data: Any = None, *, unit: str = "", asked: int = 0) -> None:
         self.measure = MEASURES.get(unit)
@@ -62,7 +65,7 @@ class AnswerForm(forms.Form):
         found = self.cleaned_data
         if found["decision"] != "approve" or self.measure is None:
             return {}
-        less = {name: found[name] for name in ("gpus", "parallel", "last_iteration") if found[name]}
+        less = {name: found[name] for name in LESS if found[name]}
         parts = {"grant": found["grant"], "degrade": less or None}
         if found["until"] is not None:
             parts["until"] = found["until"].isoformat()

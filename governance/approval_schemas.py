@@ -8,6 +8,8 @@ from uuid import UUID
 from ninja import Schema
 from pydantic import Field
 
+from governance.domain import MODEL_MAX
+
 DIGEST_MAX = 71
 
 
@@ -67,6 +69,37 @@ class MessageOut(Schema):
     at: dt.datetime
 
 
+class ModelPriceOut(Schema):
+    """A language model and its price, in micro-USD per million tokens; null is unknown."""
+
+    name: str
+    input: int | None
+    output: int | None
+
+
+class ModelWayOut(Schema):
+    """A smaller model that open tasks could go on with; null is unknown.
+
+    The micro-USD a minute are what the tokens used so far would have come to, and came to.
+    """
+
+    model: ModelPriceOut
+    instead_of: list[ModelPriceOut]
+    tasks: int
+    micro_usd_per_minute: int | None
+    micro_usd_per_minute_now: int | None
+    words: str
+
+
+class WaysOut(Schema):
+    """What there is to take from the Goal while it goes on."""
+
+    gpus: int = Field(description="what the widest open task gets")
+    parallel: int = Field(description="tasks at once")
+    iterations: int = Field(description="that could follow")
+    models: list[ModelWayOut]
+
+
 class StakeOut(Schema):
     """What the wait risks; null is unknown."""
 
@@ -75,7 +108,7 @@ class StakeOut(Schema):
     gpus_held: int
     micro_usd_per_minute: int | None
     asks: dict[str, int]
-    ways: dict[str, int]
+    ways: WaysOut | None = Field(description="null in lists, where nobody looked")
 
 
 class ApprovalDetailOut(ApprovalOut):
@@ -107,6 +140,9 @@ class DegradeIn(Schema):
     gpus: int | None = Field(None, ge=1, description="at most for one task")
     parallel: int | None = Field(None, ge=1, description="tasks at most at once")
     last_iteration: bool = Field(False, description="no further iteration")
+    model: str | None = Field(
+        None, max_length=MODEL_MAX, description="agents that list it use none that they list before"
+    )
 
 
 class AnswerIn(DenyIn):

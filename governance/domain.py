@@ -3,8 +3,13 @@
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+MICRO: Final = 1_000_000
+CENT: Final = Decimal("0.01")
+MODEL_MAX: Final = 128  # characters of a language model's name
 
 
 class Role(StrEnum):
@@ -46,6 +51,7 @@ class ApprovalKind(StrEnum):
     GRAPH = "graph"
     BUDGET = "budget"
     RELEASE = "release"
+    DRIFT = "drift"
 
 
 class ApprovalState(StrEnum):
@@ -56,6 +62,64 @@ class ApprovalState(StrEnum):
     DENIED = "denied"
     EXPIRED = "expired"
     VOIDED = "voided"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """A language model and what it costs, in micro-USD per million tokens; None is unknown."""
+
+    name: str
+    input: int | None = None
+    output: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWay:
+    """A smaller model that open tasks could go on with, against those they use first now.
+
+    The micro-USD a minute of running are what the tokens used so far came to, and would come to;
+    None is unknown.
+    """
+
+    model: ModelPrice
+    instead_of: tuple[ModelPrice, ...]
+    tasks: int
+    micro_usd_per_minute: int | None = None
+    micro_usd_per_minute_now: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def words(self) -> str:
+        """As on the card: "input 0.25 against 3.00 USD per 1M tokens, output unknown against …"."""
+        said = f"{self._against('input')} USD per 1M tokens, {self._against('output')}"
+        then, now = self.micro_usd_per_minute, self.micro_usd_per_minute_now
+        if then is None or now is None:
+            return f"{said}; what it burns a minute is unknown"
+        return f"{said}; about {usd_text(then)} instead of {usd_text(now)} USD a minute of running"
+
+    def _against(self, kind: str) -> str:
+        named = len(self.instead_of) > 1
+        now = [
+            usd_text(getattr(one, kind)) + (f" ({one.name})" if named else "")
+            for one in self.instead_of
+        ]
+        return f"{kind} {usd_text(getattr(self.model, kind))} against {' and '.join(now)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What there is to take from a Goal that goes on with less.
+
+    GPUs of the widest open task, tasks at once, iterations that could follow, smaller models.
+    """
+
+    gpus: int = 0
+    parallel: int = 0
+    iterations: int = 0
+    models: tuple[ModelWay, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +135,7 @@ class Stake:
     gpus_held: int = 0
     micro_usd_per_minute: int | None = 0
     asks: Mapping[str, int] = field(default_factory=dict)
-    # What there is to take: GPUs of the widest open task, tasks at once, iterations left.
-    ways: Mapping[str, int] = field(default_factory=dict)
+    ways: Ways | None = None  # None where nobody looked
 
     def urgency(self, *, expires_at: dt.datetime) -> tuple[int, float, float]:
         """Sorts by time to damage: what costs already, then what is lost soonest, then unknown."""
@@ -83,18 +146,64 @@ class Stake:
         return 2, expires_at.timestamp(), 0.0
 
 
+def usd_text(micro_usd: int | None) -> str:
+    """USD for people, to the cent or as small as it is; None is said as unknown."""
+    if micro_usd is None:
+        return "unknown"
+    usd = Decimal(micro_usd) / MICRO
+    cents = usd.quantize(CENT)
+    return f"{cents:,f}" if cents == usd or cents >= 1 else f"{usd.normalize():,f}"
+
+
+def less_words(degrade: Mapping[str, Any]) -> str:
+    """What an answer's `degrade` does, for people."""
+    said = []
+    if gpus := degrade.get("gpus"):
+        said.append(f"at most {gpus} GPU{'s' * (gpus != 1)} for each task")
+    if parallel := degrade.get("parallel"):
+        said.append(f"at most {parallel} task{'s' * (parallel != 1)} at once")
+    if degrade.get("last_iteration"):
+        said.append("no further iteration")
+    if models := _names(degrade.get("model") or []):
+        said.append(f"no bigger model than {' or '.join(models)}")
+    return ", ".join(said)
+
+
 def narrowest(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several people's answers allow together: the least of each amount and the first end."""
+    """What several people's answers allow together: the least of all that any of them named.
+
+    The least of each amount, the first end, whatever one of them takes, and every model's name:
+    which one is the smallest is for each agent to say, by the order in which it lists them.
+    Raises ApprovalInvalid for values that cannot be compared.
+    """
     least: dict[str, Any] = {}
     for answer in answers:
         for name, value in answer.items():
-            if name not in least:
-                least[name] = value
-            elif isinstance(value, Mapping):
-                least[name] = narrowest([least[name], value])
-            else:
-                least[name] = min(least[name], value)
+            least[name] = _narrower(name, least[name], value) if name in least else value
     return least
+
+
+def _narrower(name: str, one: Any, other: Any) -> Any:
+    if one == other:
+        return one
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return narrowest([one, other])
+    if name == "model":
+        return sorted({*_names(one), *_names(other)})
+    if isinstance(one, bool) and isinstance(other, bool):
+        return one or other
+    if isinstance(one, int) and isinstance(other, int):
+        return min(one, other)
+    if name == "until" and isinstance(one, str) and isinstance(other, str):
+        return min(one, other, key=dt.datetime.fromisoformat)
+    raise ApprovalInvalid(
+        f"{name}: {one!r} and {other!r}, of two people that must approve, cannot both hold; "
+        "agree on one of them, or deny."
+    )
+
+
+def _names(model: Any) -> list[str]:
+    return [str(one) for one in model] if isinstance(model, list) else [str(model)]
 
 
 class Stage(StrEnum):

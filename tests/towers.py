@@ -17,6 +17,7 @@ spec:
   produces: [{produces}]
   estimate: {{seconds: 20}}
   scope: {{releases: [checkout/production, checkout/canary]}}
+  models: [{models}]
 """
 
 GOAL = """
@@ -50,12 +51,20 @@ class Tower:
         consumes: str = "",
         produces: str = "",
         role: str = "worker",
+        models: str = "",
     ) -> Any:
         from agents.domain.documents import load_documents
         from agents.domain.manifest import parse_agent
         from agents.services.registry import register_agent
 
-        text = AGENT.format(name=name, gpus=gpus, consumes=consumes, produces=produces, role=role)
+        text = AGENT.format(
+            name=name,
+            gpus=gpus,
+            consumes=consumes,
+            produces=produces,
+            role=role,
+            models=models,
+        )
         return register_agent(parse_agent(load_documents(text)[0]), actor=self.admin.actor)
 
     def apply(

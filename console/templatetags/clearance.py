@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from goals.domain.states import Phase, Unit
 from goals.models import Goal
-from governance.domain import EVERY_NAMESPACE, Permission
+from governance.domain import EVERY_NAMESPACE, Permission, less_words
 from governance.export import EXPORT_ROWS_MAX
 from governance.row_filter import RowFilter
 from governance.sessions import session_principal
@@ -204,6 +204,12 @@ def short_id(value: str) -> str:
     if UUID_TEXT.fullmatch(value):
         return value[:8]
     return value if len(value) <= NODE_ID_SHOWN else f"{value[: NODE_ID_SHOWN - 1]}…"
+
+
+@register.filter
+def less(degrade: Any) -> str:
+    """What a Goal goes on with, of the answer that degraded it."""
+    return less_words(degrade or {})
 
 
 @register.filter

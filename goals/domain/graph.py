@@ -72,6 +72,8 @@ class TaskNode:
                 "serviceAccount": agent.service_account,
                 "env": dict(agent.env),
                 "scope": {key: list(entries) for key, entries in agent.scope.items()},
+                # Left out where none is named, as graphs were written before there were any.
+                **({"models": list(agent.models)} if agent.models else {}),
             },
             "gpus": agent.gpus,
             "memoryBytes": agent.memory_bytes,

@@ -1,17 +1,15 @@
-"""Degraded Goals: an approver's caps are read from the answers, checked, and enforced."""
+"""Degraded Goals: an approver's caps are read from the answers, and enforced."""
 
 import json
 from typing import Any
 
-from django.db.models import Max
-
 from agents.domain.states import ACTIVE_STATES, DesiredState
 from agents.models import Attempt
-from agents.services.attempts import set_desired
-from goals.domain.degrade import Degradation, DegradeInvalid, parse_degradation
+from agents.services.attempts import models_of, set_desired
+from goals.domain.degrade import Degradation, parse_degradation
 from goals.domain.states import TaskState
 from goals.models import Goal, Task
-from governance.domain import ApprovalInvalid, ApprovalKind, ApprovalState
+from governance.domain import ApprovalKind, ApprovalState
 from governance.models import Approval
 from lineage.domain import Actor
 
@@ -45,48 +43,19 @@ def open_tasks(goal: Goal) -> Any:
     return tasks.exclude(state=TaskState.SUCCEEDED)
 
 
-def ways_to_degrade(goal: Goal) -> dict[str, int]:
-    """What there is to take: the most GPUs an open task gets now, tasks open, iterations left."""
-    now = degradation_of(goal)
-    tasks = open_tasks(goal)
-    widest = tasks.aggregate(most=Max("gpus"))["most"] or 0
-    at_once = tasks.count() if now.parallel is None else min(now.parallel, tasks.count())
-    return {
-        "gpus": now.gpus_of(widest),
-        "parallel": at_once,
-        "iterations": max(iterations_allowed(goal) - goal.iteration, 0),
-    }
-
-
-def check_degradation(goal: Goal, document: Any) -> Degradation:
-    """The degradation, if it takes something from the Goal. Raises ApprovalInvalid."""
-    try:
-        wanted = parse_degradation(document)
-    except DegradeInvalid as error:
-        raise ApprovalInvalid(str(error)) from error
-    ways = ways_to_degrade(goal)
-    if wanted.gpus is not None and wanted.gpus >= ways["gpus"]:
-        raise ApprovalInvalid(
-            f"degrade.gpus: no open task gets more than {ways['gpus']} GPUs: enter less."
-        )
-    if wanted.parallel is not None and wanted.parallel >= ways["parallel"]:
-        raise ApprovalInvalid(
-            f"degrade.parallel: {ways['parallel']} tasks are open at once: enter less."
-        )
-    if wanted.last_iteration and not ways["iterations"]:
-        raise ApprovalInvalid("degrade.last_iteration: this iteration is the last anyway.")
-    return wanted
-
-
 def enforce_degradation(goal: Goal, degradation: Degradation, *, actor: Actor) -> None:
-    """End what uses more than the cap, in the caller's transaction.
+    """End what uses more than the caps, in the caller's transaction.
 
-    Reconcile starts it anew on fewer GPUs; what it had reserved is given back when it has ended.
+    Reconcile starts it anew with less; what it had reserved is given back when it has ended.
     """
-    if degradation.gpus is None:
+    if degradation.gpus is None and not degradation.models:
         return
-    wide = Attempt.objects.filter(
-        goal_uid=goal.uid, state__in=ACTIVE_STATES, gpus__gt=degradation.gpus
-    )
-    for attempt in wide:
-        set_desired(attempt, DesiredState.STOPPED, actor=actor)
+    for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
+        if _uses_more(attempt, degradation):
+            set_desired(attempt, DesiredState.STOPPED, actor=actor)
+
+
+def _uses_more(attempt: Attempt, degradation: Degradation) -> bool:
+    models = tuple(models_of(attempt))
+    is_wide = degradation.gpus_of(attempt.gpus) < attempt.gpus
+    return is_wide or degradation.models_of(models) != models

@@ -133,6 +133,7 @@ def pod_template(
         gpus=node["gpus"],
         memory_bytes=node["memoryBytes"],
         labels=agent["labels"],
+        models=tuple(agent.get("models", ())),
     )
 
 
@@ -228,6 +229,7 @@ def graph_input(
                     "service_account": node["agent"]["serviceAccount"],
                     "image": node["agent"]["image"],
                     "scope": node["agent"]["scope"],
+                    "models": node["agent"].get("models", []),
                 },
                 "gpus": node["gpus"],
                 "depends_on": node["dependsOn"],

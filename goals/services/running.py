@@ -297,8 +297,7 @@ def _advance_tasks(goal: Goal, lease: Lease) -> bool:
     document = graph_document(goal) if ready else {}
     nodes = {node["name"]: node for node in document.get("tasks", [])}
     for task in ready[:STARTS_MAX]:
-        gpus = degradation.gpus_of(task.gpus)
-        if not _start_attempt(goal, task, {**nodes[task.name], "gpus": gpus}, lease):
+        if not _start_attempt(goal, task, degradation.applied(nodes[task.name]), lease):
             return True  # the budget has the word, or the Goal is being landed
     return bool(ready)
 

@@ -14,9 +14,10 @@ from agents.models import Attempt
 from goals.domain.budget import BudgetSyntaxError, parse_budget
 from goals.domain.states import Phase, Unit
 from goals.models import Account, Goal
-from goals.services.degrade import ways_to_degrade
 from goals.services.metering import PriceUnknown, gpu_cost
-from governance.domain import ApprovalKind, Stake
+from goals.services.model_costs import priced_ways
+from goals.services.ways import ways_to_degrade
+from governance.domain import ApprovalKind, Stake, Ways
 from governance.models import Approval
 
 MINUTE_MS: Final = 60_000
@@ -42,11 +43,14 @@ def stakes_of(approvals: Sequence[Approval], *, has_ways: bool = False) -> dict[
             running.get(approval.goal_uid, 0) if approval.goal_uid else 0,
         )
         cost = 0 if not gpus else None if price is None else price * gpus
-        ways = {}
-        if has_ways and approval.goal_uid in goals:
-            ways = ways_to_degrade(Goal.objects.get(uid=str(approval.goal_uid)))
+        ways = _ways(approval) if has_ways and approval.goal_uid in goals else None
         stakes[approval.uid] = Stake(damage_at, damage, gpus, cost, _asks(approval), ways)
     return stakes
+
+
+def _ways(approval: Approval) -> Ways:
+    goal = Goal.objects.get(uid=str(approval.goal_uid))
+    return priced_ways(goal, ways_to_degrade(goal))
 
 
 class Asking(NamedTuple):
@@ -104,6 +108,8 @@ def _first_damage(
     losses: list[tuple[dt.datetime, str]] = []
     if approval.kind == ApprovalKind.BUDGET:
         losses.append((approval.expires_at, "the paused work is ended"))
+    if approval.kind == ApprovalKind.DRIFT:
+        losses.append((approval.expires_at, "the Goal ends as Failed"))
     if goal is not None and goal.deadline_seconds is not None:
         due_at = goal.asked_at + dt.timedelta(seconds=goal.deadline_seconds)
         losses.append((due_at, "the Goal's deadline"))

@@ -15,7 +15,7 @@ from goals.events import hint_on_commit
 from goals.models import Account, Goal
 from goals.services.approval_facts import budget_facts, quorum_asked
 from goals.services.conditions import set_condition, set_phase
-from goals.services.degrade import check_degradation, enforce_degradation
+from goals.services.degrade import enforce_degradation
 from goals.services.landing import start_landing
 from goals.services.ledger import (
     BIGGEST_AMOUNT,
@@ -27,6 +27,7 @@ from goals.services.ledger import (
 from goals.services.metering import Shortage
 from goals.services.parents import cover_from_parent
 from goals.services.planning import barred_from
+from goals.services.ways import check_degradation
 from governance.domain import ApprovalInvalid, ApprovalKind, ApprovalState
 from governance.models import Approval
 from governance.services.approvals import Fact, Question, open_approval

@@ -146,10 +146,10 @@ class Cli:
         return program
 
 
-def paused_goal(tower: Tower) -> Any:
+def paused_goal(tower: Tower, *, models: str = "") -> Any:
     """The Goal `fast`: measured once, then paused at its budget with a question open."""
     tower.register("profiler", produces="profile")
-    tower.register("optimizer", gpus=1, consumes="profile")
+    tower.register("optimizer", gpus=1, consumes="profile", models=models)
     goal = tower.apply(
         "fast", agents="profiler, optimizer", budget="10 GPU-seconds, 5k tokens"
     ).goal

@@ -139,6 +139,19 @@ def test_approve_until_degrade_and_the_inbox(
     assert approval.lapses_at is not None
 
 
+def test_a_smaller_model_is_shown_and_taken(tower: Tower, cli_of: Callable[..., Cli]) -> None:
+    paused_goal(tower, models="big, small")
+    approval = Approval.objects.get()
+    cli = cli_of("approver")
+    wrong = cli.run("degrade", str(approval.uid), "--model", "tiny", "--reason", "r", "--yes")
+    assert (wrong.exit_code, "choose small." in wrong.stderr) == (1, True)
+    said = "small: input unknown against unknown USD per 1M tokens"
+    assert said in " ".join(wrong.stderr.split())
+    cli.good("degrade", str(approval.uid), "--model", "small", "--reason", "r", "--yes")
+    approval.refresh_from_db()
+    assert approval.answer == {"degrade": {"model": "small"}}
+
+
 def test_a_question_and_a_reply(approval: Any, cli_of: Callable[..., Cli]) -> None:
     uid = str(approval.uid)
     said = cli_of("approver").good("ask", uid, "Why so much?", "--to", "operators")

@@ -98,7 +98,7 @@ def test_a_thread_and_signatures_are_part_of_the_approval(call: Any) -> None:
     assert status == 200
     assert [one["body"] for one in found["messages"]] == ["Why?", "So."]
     assert [one["signer"] for one in found["signatures"]] == ["approver"]
-    assert found["stake"]["ways"] == {}
+    assert found["stake"]["ways"] is None
 
 
 def test_a_right_is_lent_and_taken_back(call: Any) -> None:

@@ -67,6 +67,7 @@ def approve(
 @click.option("--gpus", type=click.IntRange(min=1), help="GPUs at most for one task.")
 @click.option("--parallel", type=click.IntRange(min=1), help="Tasks at most at once.")
 @click.option("--last-iteration", is_flag=True, help="No further iteration.")
+@click.option("--model", metavar="NAME", help="A smaller model, for the agents that list it.")
 @_grant_option
 @_until_option
 @_reason_option
@@ -81,17 +82,20 @@ def degrade(
     gpus: int | None,
     parallel: int | None,
     last_iteration: bool,
+    model: str | None,
     grant: str | None,
     end: str | None,
     reason: str,
     is_sure: bool,
     form: str,
 ) -> None:
-    """Approve, and let the Goal go on with less: fewer GPUs, fewer tasks, no further iteration."""
-    less = {"gpus": gpus, "parallel": parallel, "last_iteration": last_iteration}
+    """Approve, and let the Goal go on with less: fewer GPUs, fewer tasks, a smaller model."""
+    less = {"gpus": gpus, "parallel": parallel, "last_iteration": last_iteration, "model": model}
     taken = {name: value for name, value in less.items() if value}
     if not taken:
-        raise click.UsageError("say with what it goes on: --gpus, --parallel or --last-iteration.")
+        raise click.UsageError(
+            "say with what it goes on: --gpus, --parallel, --last-iteration or --model."
+        )
     card = _shown_card(invocation, approval)
     document, what = _answer(card, reason=reason, grant=grant, end=end)
     words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in taken.items())
@@ -188,6 +192,7 @@ def print_card(card: dict[str, Any]) -> None:
         ("People that must approve", str(card["quorum"]) if card["quorum"] > 1 else "-"),
         ("Waits on", card["waits_on"] or "-"),
         ("Asks for", asked(card)),
+        *_model_pairs(card.get("stake")),
     ]
     pairs += [
         (str(fact["label"]), UNKNOWN if fact["value"] is None else str(fact["value"]))
@@ -200,6 +205,13 @@ def print_card(card: dict[str, Any]) -> None:
         for line in card["agent_words"].splitlines():
             click.echo(f"| {printable(line)}", err=True)
         click.echo("+--", err=True)
+
+
+def _model_pairs(stake: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The smaller models that `degrade --model` could name."""
+    ways = (stake or {}).get("ways") or {}
+    models = ways.get("models", [])
+    return [("Smaller model", f"{one['model']['name']}: {one['words']}") for one in models]
 
 
 def _stake_words(stake: dict[str, Any] | None) -> str:
