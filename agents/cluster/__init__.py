@@ -12,6 +12,7 @@ from agents.cluster.local import LocalCluster
 from agents.cluster.memory import MemoryCluster
 
 ACCEPTED = "local:?gpus=N[&hold=0|1], kubernetes:CONTEXT, kubernetes:in-cluster or memory:[?gpus=N]"
+KUBERNETES = "kubernetes:"
 GPUS_MAX = 1024  # declared slots are files; nobody means more on one machine
 
 
@@ -21,6 +22,12 @@ def get_cluster() -> Cluster:
     Raises:
         ImproperlyConfigured: the URL is none of the accepted forms.
     """
+    if settings.CLUSTER_URL.startswith(KUBERNETES):
+        return _kubernetes(
+            settings.CLUSTER_URL.removeprefix(KUBERNETES),
+            keep_seconds=settings.WORKLOAD_RETENTION_SECONDS,
+            root_namespaces=frozenset(settings.WORKLOAD_ROOT_NAMESPACES),
+        )
     return _cluster(
         settings.CLUSTER_URL, data=Path(settings.CLEARANCE_DATA), root=Path(settings.BASE_DIR)
     )
@@ -29,8 +36,6 @@ def get_cluster() -> Cluster:
 @cache
 def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
     parts = urlsplit(url)
-    if url.startswith("kubernetes:"):
-        return _kubernetes(url.removeprefix("kubernetes:"))
     if parts.scheme not in ("local", "memory") or parts.netloc or parts.path or parts.fragment:
         raise _unusable(url, "it is none of the forms this version knows")
     options = _options(url, parts.query)
@@ -51,15 +56,18 @@ def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
     )
 
 
-def _kubernetes(context: str) -> Cluster:
+@cache
+def _kubernetes(context: str, *, keep_seconds: int, root_namespaces: frozenset[str]) -> Cluster:
     """Jobs of a context of the kubeconfig, or of the cluster this pod runs in."""
     # The client takes a second and 60 MB to load: only processes that need it pay.
     from agents.cluster.kubernetes.api import KubernetesApi  # noqa: PLC0415 - loads the client
     from agents.cluster.kubernetes.cluster import (  # noqa: PLC0415 - loads the client
         KubernetesCluster,
     )
+    from agents.cluster.kubernetes.objects import Terms  # noqa: PLC0415 - loads the client
 
-    return KubernetesCluster(KubernetesApi(context))
+    terms = Terms(keep_seconds=keep_seconds, root_namespaces=root_namespaces)
+    return KubernetesCluster(KubernetesApi(context), terms=terms)
 
 
 def _options(url: str, query: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from agents.cluster import get_cluster
+from agents.cluster.base import WorkloadSpec
 from agents.cluster.local import LocalCluster
 from agents.cluster.memory import MemoryCluster
 
@@ -34,6 +35,36 @@ def test_a_context_of_kubernetes_by_url(tmp_path: Path) -> None:
 
     with override_settings(CLUSTER_URL="kubernetes:prod/eu:1", CLEARANCE_DATA=tmp_path):
         assert isinstance(get_cluster(), KubernetesCluster)
+
+
+def test_what_operators_say_of_all_attempts_holds_for_jobs(tmp_path: Path) -> None:
+    from agents.cluster.kubernetes.cluster import KubernetesCluster
+    from agents.cluster.kubernetes.objects import KEEP_LEAST_SECONDS, job
+    from agents.cluster.kubernetes.record import new_record
+
+    def made(namespace: str, **settings: object) -> tuple[object, object, object]:
+        spec = WorkloadSpec(
+            name="a", namespace=namespace, goal_uid="g", task="t", attempt_uid="a", agent="a",
+            service_account="a", image="x/y:1", command=("a",),
+        )  # fmt: skip
+        with override_settings(CLUSTER_URL="kubernetes:prod", CLEARANCE_DATA=tmp_path, **settings):
+            cluster = get_cluster()
+        assert isinstance(cluster, KubernetesCluster)
+        body = job(spec, new_record(spec), terms=cluster.terms)["spec"]
+        pod = body["template"]["spec"]
+        (container,) = pod["containers"]
+        return (
+            body["ttlSecondsAfterFinished"],
+            pod["securityContext"].get("runAsNonRoot"),
+            container["securityContext"].get("capabilities"),
+        )
+
+    rooted = {"WORKLOAD_ROOT_NAMESPACES": ["lab"], "WORKLOAD_RETENTION_SECONDS": 7200}
+    assert made("shop") == (86_400, True, {"drop": ["ALL"]})
+    assert made("shop", **rooted) == (7200, True, {"drop": ["ALL"]})
+    assert made("lab", **rooted) == (7200, None, None)
+    # Whoever reads ended Jobs may be down for a while.
+    assert made("shop", WORKLOAD_RETENTION_SECONDS=0)[0] == KEEP_LEAST_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -182,10 +182,18 @@ def clear_namespace(cluster: Cluster, namespace: str) -> None:
         cluster.forget(status.name)
 
 
+def enforce_level(plane: ControlPlane, namespace: str, level: str) -> None:
+    """What the API server asks of pods there from now on: a level of Pod Security."""
+    change = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}}
+    plane.request("PATCH", f"/api/v1/namespaces/{namespace}", change, content_type=MERGE)
+
+
 @pytest.fixture
 def stand(plane: ControlPlane) -> Iterator[Stand]:
+    """In a namespace of its own, where pods must meet the strictest level of Pod Security."""
     namespace = f"shop{next(numbers)}"
     plane.add_namespace(namespace, "optimizer")
+    enforce_level(plane, namespace, "restricted")
     standing = Stand(plane, namespace)
     yield standing
     standing.close()

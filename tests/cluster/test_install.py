@@ -56,8 +56,8 @@ VARIANTS: dict[str, Object] = {
             "webFrom": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}],
             "otlpFrom": [{"namespaceSelector": {}}],
             "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
-        "governedNamespaces": [{"name": "shop", "create": True}, {"name": "default",
-                                                                   "create": False}],
+        "governedNamespaces": [{"name": "shop", "create": True, "allowRoot": True},
+                               {"name": "default", "create": False}],
         "worker": {"replicas": 3, "concurrency": 8, "nodeSelector": {"disk": "ssd"},
                    "tolerations": [{"key": "gpu", "operator": "Exists"}]},
         "node": {"runtimeClassName": ""}, "state": {"storageClassName": "fast"},
@@ -72,6 +72,10 @@ WRONG: list[tuple[Object, str]] = [
     ({"secret": {"keys": ["DATABASE_URL"]}}, "secret.keys: REDIS_URL is missing"),
     ({"secret": {"keys": ["PASSWORD"]}}, "at '/secret/keys/0': value must be one of"),
     ({"environment": {"DATABASE_URL": "x"}}, "environment.DATABASE_URL: is set by secret.keys"),
+    (
+        {"environment": {"WORKLOAD_ROOT_NAMESPACES": "x"}},
+        "environment.WORKLOAD_ROOT_NAMESPACES: is set by governedNamespaces",
+    ),
     ({"environment": {"lower": "x"}}, "'lower' does not match pattern"),
     ({"logLevel": "LOUD"}, "at '/logLevel': value must be one of"),
     ({"worker": {"concurrency": 0}}, "at '/worker/concurrency': minimum"),
@@ -152,6 +156,22 @@ def test_no_pod_has_a_secret_in_its_environment() -> None:
             for one in container["env"]:
                 assert "secretKeyRef" not in (one.get("valueFrom") or {}), name
             assert "envFrom" not in container
+
+
+@pytest.mark.parametrize(
+    ("variant", "level", "said"),
+    [("as it is", "restricted", None), ("everything", "baseline", "shop")],
+)
+def test_only_a_namespace_that_says_so_takes_root(
+    variant: str, level: str, said: str | None
+) -> None:
+    documents = render(VARIANTS[variant])
+    (labels,) = [one["metadata"]["labels"] for one in documents if one["kind"] == "Namespace"]
+    assert labels["pod-security.kubernetes.io/enforce"] == level
+    for name, template in pod_templates(documents).items():
+        (container,) = template["spec"]["containers"]
+        told = {one["name"]: one.get("value") for one in container["env"]}
+        assert told.get("WORKLOAD_ROOT_NAMESPACES") == said, name
 
 
 def test_the_image_is_what_the_chart_runs() -> None:

@@ -65,7 +65,12 @@ kind: Pod
 metadata: {name: %s, namespace: agents, labels: {agent_role: experimental}}
 spec:
   serviceAccountName: tuner
-  containers: [{name: main, image: "%s", resources: {limits: {nvidia.com/gpu: %d}}}]
+  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: main
+      image: "%s"
+      resources: {limits: {nvidia.com/gpu: %d}}
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 """
 
 
@@ -247,6 +252,9 @@ def test_the_webhooks_refuse_by_the_name_of_the_rule(installed: Installation) ->
 
 
 def test_a_goal_runs_goes_over_budget_and_resumes(installed: Installation) -> None:
+    """In a namespace as the chart makes it: what is not "restricted" gets no pod there."""
+    namespace = installed.plane.request("GET", "/api/v1/namespaces/agents")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     as_maria = ("--as=maria", "--as-group=system:masters")
     done = kubectl(installed.plane, "apply", "-f", "-", *as_maria, given=f"{AGENT}---{GOAL}")
     assert done.returncode == 0, done.stderr

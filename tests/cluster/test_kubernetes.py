@@ -9,7 +9,8 @@ import pytest
 from agents.cluster.base import ClusterUnavailable, WorkloadConflict, WorkloadInvalid, WorkloadPhase
 from agents.cluster.kubernetes.api import KubernetesApi
 from agents.cluster.kubernetes.cluster import KubernetesCluster
-from tests.cluster.conftest import Stand
+from agents.cluster.kubernetes.objects import Terms
+from tests.cluster.conftest import Stand, enforce_level
 
 pytestmark = [pytest.mark.slow, pytest.mark.contract]
 
@@ -178,6 +179,18 @@ def test_a_quota_says_which(stand: Stand) -> None:
     stand.cluster.create(stand.spec(gpus=1))
     refused = stand.until("tune-1", lambda status: status.reason == "QuotaExceeded")
     assert "gpus" in refused.message
+
+
+def test_only_whoever_runs_the_cluster_lets_agents_be_root(stand: Stand) -> None:
+    rooted = KubernetesCluster(stand.api, terms=Terms(root_namespaces=frozenset({stand.namespace})))
+    rooted.create(stand.spec("one"))
+    refused = stand.until("one", lambda status: status.reason == "PodRefused")
+    assert 'violates PodSecurity "restricted' in refused.message
+    enforce_level(stand.plane, stand.namespace, "baseline")
+    rooted.create(stand.spec("two"))
+    stand.until_phase("two", WorkloadPhase.RUNNING)
+    (pod,) = stand.pods()
+    assert "runAsNonRoot" not in pod["spec"]["securityContext"]
 
 
 @pytest.mark.parametrize(

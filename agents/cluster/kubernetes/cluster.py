@@ -33,8 +33,9 @@ from agents.cluster.kubernetes.credentials import ensure_account
 from agents.cluster.kubernetes.kueue import QUEUE_REASONS, Kueue, Stance, is_queued
 from agents.cluster.kubernetes.nodes import PODS, gpu_count, gpu_slots, slot_id
 from agents.cluster.kubernetes.objects import (
-    KEEP_SECONDS,
     PENDING_SECONDS,
+    USUAL_TERMS,
+    Terms,
     backstop_seconds,
     job,
     secret,
@@ -87,9 +88,11 @@ class KubernetesCluster:
         self,
         api: KubernetesApi,
         *,
+        terms: Terms = USUAL_TERMS,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._api = api
+        self.terms = terms
         self._clock = clock
         self._blockages = Blockages(api)
         self._kueue = Kueue(api, clock=clock)
@@ -135,7 +138,7 @@ class KubernetesCluster:
         self._change(name, raised)
 
     def delete(self, name: str, *, grace_seconds: float = 5.0) -> None:
-        """End the pod; the suspended Job stays readable until `forget`, or for a day."""
+        """End the pod; the suspended Job stays readable until `forget`, or as long as is kept."""
         check_grace(grace_seconds)
         found = self._want(name, DELETE, from_=(RUN, PAUSE, EXHAUSTED))
         if found is None:
@@ -144,7 +147,7 @@ class KubernetesCluster:
             if not is_over(pod):
                 path = object_path(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
                 self._api.delete(path, gracePeriodSeconds=round(grace_seconds))
-        # No pod of it starts any more: what the Secret holds need not lie there for a day.
+        # No pod of it starts any more: what the Secret holds need not lie there.
         self._api.delete(object_path(SECRETS, found["metadata"]["namespace"], name))
         self.get(name)
 
@@ -181,7 +184,7 @@ class KubernetesCluster:
         return replace(status, blockage=blockage)
 
     def list(self) -> Sequence[WorkloadStatus]:
-        """Every attempt of ours, in every namespace; what was deleted a day ago is forgotten."""
+        """Every attempt of ours, in every namespace; what was deleted long ago is forgotten."""
         pods: dict[tuple[str, str], list[Object]] = {}
         for pod in self._api.items(f"/{PODS}", labelSelector=WORKLOAD):
             metadata = pod["metadata"]
@@ -240,7 +243,7 @@ class KubernetesCluster:
             ensure_account(self._api, spec)
             self._make_secret(spec, digest=digest)
             placed = replace(spec, priority_class=self._priority_class(spec))
-            wanted = job(placed, new_record(spec), queue=queue)
+            wanted = job(placed, new_record(spec), queue=queue, terms=self.terms)
             made = self._api.create(object_path(JOBS, spec.namespace), wanted)
         except ObjectConflict:
             made = self._api.get(object_path(JOBS, spec.namespace, spec.name))
@@ -382,7 +385,9 @@ class KubernetesCluster:
         """A suspended Job never finishes, so no TTL of the cluster removes one that was deleted."""
         record = read_record(found)
         ended = instant(record.ended_at) if record else None
-        return ended is not None and (self._clock() - ended).total_seconds() > KEEP_SECONDS
+        if ended is None:
+            return False
+        return (self._clock() - ended).total_seconds() > self.terms.kept_seconds
 
     def _settle(
         self, found: Object, pods: Sequence[Object] | None = None, *, answers: bool = False

@@ -1,6 +1,7 @@
 """The Job and the Secret that an attempt becomes."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agents.cluster.base import WorkloadSpec
@@ -12,8 +13,9 @@ from agents.domain.naming import GPU_RESOURCE, MODEL_ANNOTATION, MODEL_VARIABLE
 Object = dict[str, Any]
 
 TERMINATION_SECONDS: Final = 5
-# An ended Job is kept so long for people to look at; its facts are in the database by then.
-KEEP_SECONDS: Final = 24 * 3600
+# An ended Job is kept at least so long, whatever people ask for: whoever reads it into the database
+# may have been down, and an attempt whose Job is gone before that is lost.
+KEEP_LEAST_SECONDS: Final = 3600
 # A pod may wait so long for a node and its image before the backstop counts against it.
 PENDING_SECONDS: Final = 900
 # Attempts are looked at every 2 s: so long after its allowance a pod is still suspended by us, and
@@ -51,7 +53,27 @@ def secret(spec: WorkloadSpec, *, digest: str) -> Object:
     }
 
 
-def job(spec: WorkloadSpec, record: Record, *, queue: str = "") -> Object:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What whoever runs the cluster says of all attempts in it; no author of an agent can."""
+
+    # Ended Jobs are kept so long for people to look at.
+    keep_seconds: int = 24 * 3600
+    # Where images may run as root, with the capabilities that the container runtime gives.
+    root_namespaces: frozenset[str] = frozenset()
+
+    @property
+    def kept_seconds(self) -> int:
+        """After how long the cluster removes an ended Job."""
+        return max(self.keep_seconds, KEEP_LEAST_SECONDS)
+
+
+USUAL_TERMS: Final = Terms()
+
+
+def job(
+    spec: WorkloadSpec, record: Record, *, queue: str = "", terms: Terms = USUAL_TERMS
+) -> Object:
     """One pod that is never tried again by the cluster: attempts are ours to count.
 
     With a queue it starts suspended: Kueue says when it runs.
@@ -71,9 +93,9 @@ def job(spec: WorkloadSpec, record: Record, *, queue: str = "") -> Object:
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",  # never two at once
-            "ttlSecondsAfterFinished": KEEP_SECONDS,
+            "ttlSecondsAfterFinished": terms.kept_seconds,
             "activeDeadlineSeconds": backstop_seconds(record, waited_seconds=PENDING_SECONDS),
-            "template": _template(spec),
+            "template": _template(spec, is_root=spec.namespace in terms.root_namespaces),
         },
     }
 
@@ -94,7 +116,22 @@ def backstop_seconds(record: Record, *, waited_seconds: float = 0.0) -> int | No
     return max(1, math.ceil(min(left) - record.stopped_total_ms / 1000 + waited_seconds))
 
 
-def _template(spec: WorkloadSpec) -> Object:
+def _security(*, is_root: bool) -> tuple[Object, Object]:
+    """Of the pod and of its container: what Pod Security's level "restricted" asks for.
+
+    Where images may run as root, what its level "baseline" takes, and no way to more privileges.
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    pod: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
+    container: Object = {"allowPrivilegeEscalation": False}
+    if not is_root:
+        pod["runAsNonRoot"] = True
+        container["capabilities"] = {"drop": ["ALL"]}
+    return pod, container
+
+
+def _template(spec: WorkloadSpec, *, is_root: bool) -> Object:
+    pod_security, container_security = _security(is_root=is_root)
     limits: Object = {}
     priority = {"priorityClassName": spec.priority_class} if spec.priority_class else {}
     if spec.gpus:
@@ -110,7 +147,7 @@ def _template(spec: WorkloadSpec) -> Object:
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": TERMINATION_SECONDS,
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": pod_security,
             **priority,
             "volumes": token_volumes(spec),
             "containers": [
@@ -121,7 +158,7 @@ def _template(spec: WorkloadSpec) -> Object:
                     "envFrom": [{"secretRef": {"name": spec.name}}],
                     "volumeMounts": token_mounts(spec),
                     "resources": {"limits": limits, "requests": dict(limits)},
-                    "securityContext": {"allowPrivilegeEscalation": False},
+                    "securityContext": container_security,
                 }
             ],
         },

@@ -220,7 +220,7 @@ def _waiting(alive: Sequence[Object], events: Sequence[str]) -> tuple[str, str]:
         if said in CANNOT_PULL:
             return "ImagePull", why or "The image cannot be pulled."
         if said in CANNOT_START:
-            return "StartFailed", why or said
+            return "StartFailed", f"{why or said}{_remedy(why)}"
         for one in (pod.get("status") or {}).get("conditions") or []:
             if one.get("type") == "PodScheduled" and one.get("status") == "False":
                 return str(one.get("reason", "Unschedulable")), str(one.get("message", ""))
@@ -228,6 +228,16 @@ def _waiting(alive: Sequence[Object], events: Sequence[str]) -> tuple[str, str]:
         quota = any("exceeded quota" in event for event in events)
         return ("QuotaExceeded" if quota else "PodRefused"), events[-1]
     return "", ""
+
+
+def _remedy(why: str) -> str:
+    """What helps against the kubelet's refusal to run an image as root."""
+    if "runAsNonRoot" not in why:
+        return ""
+    return (
+        " - give the image a numeric USER other than 0, or have an operator of Clearance name this "
+        "namespace in WORKLOAD_ROOT_NAMESPACES."
+    )
 
 
 def _container(pod: Object) -> Object:

@@ -33,6 +33,13 @@ app.kubernetes.io/component: {{ .name }}
 {{- concat (list $public) $own .Values.allowedHosts | uniq | join "," -}}
 {{- end }}
 
+{{/* Namespaces whose agents may run as root. */}}
+{{- define "clearance.rootNamespaces" -}}
+{{- $names := list -}}
+{{- range .Values.governedNamespaces }}{{ if .allowRoot }}{{ $names = append $names .name }}{{ end }}{{ end -}}
+{{- join "," $names -}}
+{{- end }}
+
 {{/* Variables of every process: secrets are files, the rest stands here. (dict "root" $ "secrets" list) */}}
 {{- define "clearance.environment" -}}
 {{- $values := .root.Values -}}
@@ -43,6 +50,9 @@ app.kubernetes.io/component: {{ .name }}
 - {name: TRUST_DOMAIN_URL, value: {{ printf "local:%s" $values.trustDomain | quote }}}
 - {name: LOG_LEVEL, value: {{ $values.logLevel | quote }}}
 - {name: CLEARANCE_READY_FILE, value: /run/clearance/ready}
+{{- with include "clearance.rootNamespaces" .root }}
+- {name: WORKLOAD_ROOT_NAMESPACES, value: {{ . | quote }}}
+{{- end }}
 {{- range $key := .secrets }}
 {{- if has $key $values.secret.keys }}
 - {name: {{ $key }}_FILE, value: /etc/clearance/{{ $key }}}
