@@ -103,6 +103,27 @@ def test_who_may_see_nothing_is_told_whom_to_ask(tower: RealTower, browser: Any)
     one.sees("It needs the role viewer; ask")
 
 
+# Runs before the page's own scripts: what the page ever says of an empty map or an empty sky.
+LISTEN = """
+window.said = new Set();
+new MutationObserver(() => {
+  for (const one of document.querySelectorAll('[data-empty="filtered"], .strips > .empty')) {
+    if (one.checkVisibility()) window.said.add(one.textContent.trim());
+  }
+}).observe(document, {subtree: true, childList: true, attributes: true});
+"""
+
+
+@pytest.mark.usefixtures("fleet")
+def test_what_is_still_coming_is_not_called_none(tower: RealTower, browser: Any) -> None:
+    vera = look(browser, tower)
+    vera.page.add_init_script(LISTEN)
+    vera.go("/tower")
+    vera.sees(f"{AGENTS} agents")
+    vera.page.locator(".strip").first.wait_for()
+    assert vera.page.evaluate("[...window.said]") == []
+
+
 @pytest.mark.usefixtures("fleet")
 def test_agents_are_seen_and_chosen_by_keys_alone(tower: RealTower, browser: Any) -> None:
     vera = look(browser, tower)

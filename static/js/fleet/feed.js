@@ -78,9 +78,9 @@ export class FleetFeed {
     this.heardAt = Date.now();
     this.attempts = 0;
     this.ended = "";
-    this.judge();
     result.ms = performance.now() - began;
     if (result.whole || result.slots.length || result.membership || result.goals) this.changed(result);
+    this.judge(); // last: what it says of an empty map is said of one that is laid out
   }
 
   askForSnapshot() {

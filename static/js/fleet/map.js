@@ -21,6 +21,7 @@ const WIDTHS_MOST = 8000; // measured texts that are remembered
 const CLICK_PIXELS = 5;
 const LASSO_STEP = 4; // pixels between two points of a lasso
 const SOON_MS = 3_600_000; // a budget that ends within an hour is said beside the name
+const NUMBERED = 8; // letters below which a cut name keeps one of its first
 const NAME_PIXELS = 12; // least height of a group's name
 
 export class FleetMap {
@@ -435,12 +436,13 @@ function fuelWords(goal) {
   return left > 0 && left < SOON_MS ? [`▲ empty in ${duration(left)}`] : [];
 }
 
-/** The text with its middle left out until it fits: names that begin alike still differ. */
+/** The text with its middle left out until it fits: names that begin alike still differ, and of a
+ * short piece the end is what tells them apart. */
 function clipped(words, text, width) {
   const whole = words.measureText(text).width;
   if (whole <= width) return text;
   for (let kept = Math.floor((text.length * width) / whole); kept > 1; kept -= 1) {
-    const head = Math.ceil(kept * 0.35);
+    const head = kept < NUMBERED ? 1 : Math.ceil(kept * 0.35);
     const shorter = `${text.slice(0, head)}…${text.slice(text.length - (kept - head))}`;
     if (words.measureText(shorter).width <= width) return shorter;
   }

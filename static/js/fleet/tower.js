@@ -246,7 +246,10 @@ class FleetTower extends HTMLElement {
     } else if (result.membership || (!this.matcher.isEmpty && result.slots.length)) this.relayout();
     if (!result.whole && result.slots.length) this.map.changed(result.slots);
     if (this.wantedRun) this.findWanted();
-    if (!this.stripsDue) {
+    if (result.whole) {
+      clearTimeout(this.stripsDue);
+      this.showWords(); // at once: strips of another moment beside this map would be wrong
+    } else if (!this.stripsDue) {
       this.stripsDue = setTimeout(() => this.showWords(), STRIPS_MS);
     }
   }
