@@ -17,7 +17,6 @@ spec:
   produces: [{produces}]
   estimate: {{seconds: 20}}
   scope: {{releases: [checkout/production, checkout/canary]}}
-  models: [{models}]
 """
 
 GOAL = """
@@ -57,14 +56,9 @@ class Tower:
         from agents.domain.manifest import parse_agent
         from agents.services.registry import register_agent
 
-        text = AGENT.format(
-            name=name,
-            gpus=gpus,
-            consumes=consumes,
-            produces=produces,
-            role=role,
-            models=models,
-        )
+        text = AGENT.format(name=name, gpus=gpus, consumes=consumes, produces=produces, role=role)
+        if models:
+            text += f"  models: [{models}]\n"
         return register_agent(parse_agent(load_documents(text)[0]), actor=self.admin.actor)
 
     def apply(

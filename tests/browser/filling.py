@@ -26,6 +26,7 @@ from agents.survey.domain import NodeFact, fleet_of
 from goals.domain.manifest import parse_goal
 from goals.models import Goal
 from goals.services.apply import apply_goal
+from goals.services.prices import set_price
 from goals.services.releases import ReleaseRequest, request_release, rollback_release
 from governance.access import principal_of
 from governance.domain import EVERY_NAMESPACE, Role
@@ -114,7 +115,8 @@ def _goals(tower: Tower) -> Goal:
     """Goals in every phase; returns the one with the most to see."""
     tower.register("profiler", produces="latency-profile")
     tower.register("tuner", gpus=1, consumes="latency-profile", role="experimental")
-    tower.register("spender", gpus=1, role="revenue-critical")
+    tower.register("spender", gpus=1, role="revenue-critical", models="gpt-4.1, gpt-4.1-mini")
+    set_price(kind="input_token", name="gpt-4.1", micro_usd=2_000_000, actor=tower.admin.actor)
     for namespace in (STEERED, BARE):
         text = AGENT.format(name="spender", gpus=1, consumes="", produces="", role="worker")
         text = text.replace("namespace: default", f"namespace: {namespace}")
