@@ -1,5 +1,6 @@
 """Rows of what people ask: Goals, their graphs and tasks, the ledger, releases."""
 
+import datetime as dt
 import uuid
 from typing import Any
 
@@ -294,3 +295,61 @@ class KillSwitch(models.Model):
     @property
     def kill_target(self) -> KillTarget:
         return KillTarget(KillScope(self.scope), self.namespace, self.target, self.label)
+
+
+class AttemptConduct(models.Model):
+    """What policy last saw one attempt do, what it said of that, and what followed."""
+
+    attempt_uid = models.UUIDField(primary_key=True)
+    goal_uid = models.UUIDField(db_index=True)
+    namespace = models.CharField(max_length=63)
+    agent_name = models.CharField(max_length=63)
+    # What was judged last: the store's mark, the bundles in force, the input's digest.
+    mark = models.CharField(max_length=32, default="")
+    bundles = models.CharField(max_length=71, default="")
+    input_digest = models.CharField(max_length=71, default="")
+    document = models.JSONField(default=dict)  # the input policy saw
+    witnesses = models.JSONField(default=dict)  # what happened last, for pages: see conduct.py
+    outcome = models.CharField(max_length=16, default="")  # effective; "" while nothing was judged
+    messages = models.JSONField(default=list)  # of bundles that count or warn
+    says = models.CharField(max_length=71, default="")  # digest of which rules spoke
+    decision_uid = models.UUIDField(null=True)  # the recorded decision that says so
+    judged_at = models.DateTimeField(null=True)
+    recorded_at = models.DateTimeField(null=True)
+    is_awaited = models.BooleanField(default=False)  # judged again although nothing is new
+    is_undecided = models.BooleanField(default=False)  # policy could not answer
+    is_closed = models.BooleanField(default=False)  # it ended, and its last spans were judged
+    confidence = models.FloatField(null=True)  # mean over its judged actions
+    confidence_samples = models.PositiveIntegerField(default=0)
+    accepted = models.JSONField(default=list)  # rules that a human let pass for this attempt
+    # What followed. `standing` is "", "asked" (paused until the answer) or "stopped".
+    standing = models.CharField(max_length=8, default="")
+    answer = models.CharField(max_length=8, default="")  # of the approval, once it is decided
+    approval_uid = models.UUIDField(null=True)
+    offence_span_id = models.CharField(max_length=16, default="")
+    offence_at = models.DateTimeField(null=True)  # the store had the span, by the store's clock
+    drifted_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)  # the workload, as the cluster says
+
+    class Meta:
+        ordering = ["-judged_at"]
+        indexes = [models.Index(fields=["namespace", "agent_name", "-judged_at"])]
+
+    def __str__(self) -> str:
+        return f"conduct of {self.attempt_uid}: {self.outcome or 'not judged'}"
+
+    @property
+    def revoked_after_seconds(self) -> float | None:
+        """From the offending span to the revocation; None where either is unknown."""
+        return self._after_offence(self.revoked_at)
+
+    @property
+    def ended_after_seconds(self) -> float | None:
+        """From the offending span to the end of the workload; None where either is unknown."""
+        return self._after_offence(self.ended_at)
+
+    def _after_offence(self, moment: dt.datetime | None) -> float | None:
+        if self.offence_at is None or moment is None:
+            return None
+        return max((moment - self.offence_at).total_seconds(), 0.0)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from goals.events import hint_on_commit, ring_on_commit
 from goals.models import Account, Goal
+from goals.services.drifting import apply_drift_answer
 from goals.services.lease import break_lease
 from goals.services.releases import apply_release_answer
 from goals.services.stakes import stakes_of
@@ -33,6 +34,8 @@ def apply_answer(sender: object, *, approval: Approval, actor: Actor, **_: Any) 
             apply_budget_answer(approval, goal, request, actor)
         elif approval.kind == ApprovalKind.GRAPH:
             apply_graph_answer(approval, goal, request)
+        elif approval.kind == ApprovalKind.DRIFT:
+            apply_drift_answer(approval, goal, request)
         ring_on_commit(goal.uid)
     hint_on_commit(goal_uid=approval.goal_uid, namespace=approval.namespace, topic="approval")
 

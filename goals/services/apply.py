@@ -25,8 +25,8 @@ from goals.services.ledger import NotCovered, Source, open_account, post_entry
 from goals.services.parents import cover_from_parent, find_parent, parent_of, return_to_parent
 from goals.services.planning import agents_in, build_graph
 from governance.access import Principal
-from governance.domain import Permission
-from governance.services.approvals import void_approvals
+from governance.domain import ApprovalKind, Permission
+from governance.services.approvals import void_approvals, void_goal_approvals
 from governance.services.journal import journaled
 from lineage.domain import Actor
 
@@ -157,9 +157,9 @@ def _change(
 
 def _next_generation(goal: Goal, manifest: GoalManifest, principal: Principal) -> dict[str, Any]:
     """Columns of a new generation: everything is planned, judged and approved anew."""
-    void_approvals(
-        subject_kind="goal", subject_id=str(goal.uid), why="The Goal was changed meanwhile."
-    )
+    why = "The Goal was changed meanwhile."
+    void_approvals(subject_kind="goal", subject_id=str(goal.uid), why=why)
+    void_goal_approvals(goal.uid, kind=ApprovalKind.DRIFT, why=why)
     for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
         set_desired(attempt, DesiredState.STOPPED, actor=principal.actor)
     _move_limits(goal, manifest.spec.budget, principal.actor, generation=goal.generation + 1)

@@ -16,7 +16,8 @@ from goals.services.lease import Lease, break_lease, fenced
 from goals.services.ledger import Source, post_entry
 from goals.services.metering import METER, release_all
 from goals.services.parents import living_children, settle_with_parent
-from governance.services.approvals import void_approvals
+from governance.domain import ApprovalKind
+from governance.services.approvals import void_approvals, void_goal_approvals
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import Observation, TelemetryError
 
@@ -178,6 +179,7 @@ def finish_landing(goal: Goal, lease: Lease) -> bool:
         void_approvals(
             subject_kind="goal", subject_id=str(goal.uid), why=f"The Goal landed: {phase}."
         )
+        void_goal_approvals(goal.uid, kind=ApprovalKind.DRIFT, why=f"The Goal landed: {phase}.")
         release_all(goal)
         settle_with_parent(goal, actor=METER)
         for account in goal.accounts.all():

@@ -35,6 +35,13 @@ from goals.models import Goal, Task
 from goals.services.blocked import say_blocked
 from goals.services.conditions import condition_of, journal_goal, set_condition, set_phase
 from goals.services.degrade import degradation_of
+from goals.services.drifting import (
+    asked_about,
+    is_unjudged,
+    record_drift_ends,
+    standing_of,
+    watch_conduct,
+)
 from goals.services.holds import LaunchHeld, refuse_held, switch_for, switches_over
 from goals.services.landing import Verdict, measure_step, start_landing
 from goals.services.lease import Lease, fenced
@@ -89,6 +96,7 @@ def run_step(goal: Goal, lease: Lease) -> bool:
         return _deny_unpriced(goal, lease, error)
     if shortage is not None:
         _ask_for_budget(goal, lease, shortage)
+    watch_conduct(goal, lease)
     is_waiting = is_waiting_for_budget(goal)
     _say_budget(goal, lease, is_waiting=is_waiting)
     if goal.desired == DesiredRun.PAUSE or is_waiting:
@@ -154,6 +162,7 @@ def watch_attempts(goal: Goal, lease: Lease, *, cluster: Cluster | None = None) 
             continue
         any_active = any_active or not attempt.is_finished
     say_blocked(goal, attempts, lease)
+    record_drift_ends(goal, lease)
     if trouble is not None:
         raise trouble
     return Outlook(shortage, any_active)
@@ -265,7 +274,8 @@ def _pause(goal: Goal, lease: Lease) -> bool:
 
 def _resume(goal: Goal, lease: Lease) -> bool:
     with fenced(lease):
-        for attempt in Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES):
+        going_on = Attempt.objects.filter(goal_uid=goal.uid, state__in=ACTIVE_STATES)
+        for attempt in going_on.exclude(pk__in=asked_about(goal)):
             set_desired(attempt, DesiredState.RUNNING, actor=_RECONCILER)
         set_phase(goal, Phase.RUNNING, reason="Resumed")
     return True
@@ -303,7 +313,12 @@ def _advance_tasks(goal: Goal, lease: Lease) -> bool:
 
 
 def _unheld(goal: Goal, ready: list[Task], lease: Lease) -> list[Task]:
-    """The tasks that no kill switch keeps from starting; a condition says who keeps the others."""
+    """The tasks that no kill switch keeps from starting; a condition says who keeps the others.
+
+    None while policy cannot judge what runs already: condition Judged says so.
+    """
+    if is_unjudged(goal):
+        return []
     switches = switches_over(goal) if ready else []
     held = {task.name: over for task in ready if (over := switch_for(task.agent_name, switches))}
     known = condition_of(goal, "Launching")
@@ -333,6 +348,12 @@ def _read_attempts(goal: Goal, task: Task, lease: Lease) -> bool:
     attempts = _attempts_of(goal, task)
     newest = attempts.order_by("-number").first()
     if newest is None or not newest.is_finished:
+        return True
+    drift = standing_of(newest)
+    if drift:  # a person has the word, or has had it; whatever a drifter made does not count
+        if drift == "again":
+            with fenced(lease):
+                _set_task(goal, task, TaskState.PENDING)
         return True
     if newest.state == AttemptState.SUCCEEDED:
         with fenced(lease):

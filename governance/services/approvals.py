@@ -293,6 +293,35 @@ def void_approvals(
         return _close(pending, ApprovalState.VOIDED, why)
 
 
+def void_goal_approvals(goal_uid: UUID, *, kind: ApprovalKind, why: str) -> int:
+    """Void what of one kind is still open for whatever belongs to a Goal."""
+    with journaled():
+        pending = Approval.objects.filter(state=ApprovalState.PENDING, goal_uid=goal_uid, kind=kind)
+        return _close(pending, ApprovalState.VOIDED, why)
+
+
+def restate_facts(approval: Approval, facts: Sequence[Fact]) -> bool:
+    """Bring facts of these keys up to date while the approval is open; True when any changed.
+
+    What is answered stays the same: the digest is of the request, and facts are no part of it.
+    """
+    with journaled():
+        approval.refresh_from_db()
+        by_key = {fact.key: fact.document() for fact in facts}
+        restated = [by_key.get(one["key"], one) for one in approval.facts]
+        if approval.state != ApprovalState.PENDING or restated == approval.facts:
+            return False
+        Approval.objects.filter(pk=approval.pk).update(facts=restated)
+        approval.facts = restated
+        append_record(
+            action="approval.restated", actor=SYSTEM, object_kind="approval",
+            object_id=str(approval.uid), namespace=approval.namespace, goal_uid=approval.goal_uid,
+            body={"facts": list(by_key.values())},
+        )  # fmt: skip
+        approval_touched.send(sender=Approval, approval=approval)
+    return True
+
+
 def escalate_approvals() -> int:
     """Put what was not answered in time before a wider group; it stays open as it is."""
     due = Approval.objects.filter(
