@@ -4,12 +4,13 @@ from django import forms
 
 from goals.domain.killing import KillScope
 from goals.domain.states import Phase
+from governance.form_words import PlainForm
 
 MANIFEST_MAX = 1 << 20  # agents.domain.documents.MAX_BYTES
 REASON_MAX = 2000
 
 
-class GoalFilter(forms.Form):
+class GoalFilter(PlainForm):
     """Which Goals to list."""
 
     q = forms.CharField(required=False, max_length=200)
@@ -30,7 +31,7 @@ class GoalFilter(forms.Form):
     )
 
 
-class ManifestForm(forms.Form):
+class ManifestForm(PlainForm):
     """A Goal as YAML or JSON."""
 
     manifest = forms.CharField(
@@ -46,7 +47,7 @@ class ManifestForm(forms.Form):
     generation = forms.IntegerField(required=False, min_value=0)  # that an edit began from
 
 
-class SteerForm(forms.Form):
+class SteerForm(PlainForm):
     """What to do with a Goal."""
 
     step = forms.ChoiceField(
@@ -55,7 +56,7 @@ class SteerForm(forms.Form):
     reason = forms.CharField(required=False, max_length=REASON_MAX)
 
 
-class KillForm(forms.Form):
+class KillForm(PlainForm):
     """What to end at once; `name` is an agent's or a Goal's."""
 
     scope = forms.ChoiceField(choices=[(one.value, one.value) for one in KillScope])
@@ -73,13 +74,13 @@ class KillForm(forms.Form):
         return wanted
 
 
-class LiftForm(forms.Form):
+class LiftForm(PlainForm):
     """Why things may start again."""
 
     reason = forms.CharField(required=False, max_length=REASON_MAX)
 
 
-class RecallForm(forms.Form):
+class RecallForm(PlainForm):
     """Why a digest is bad, or no longer is."""
 
     reason = forms.CharField(
@@ -88,7 +89,7 @@ class RecallForm(forms.Form):
     )
 
 
-class RollbackForm(forms.Form):
+class RollbackForm(PlainForm):
     """Why an earlier release is served again."""
 
     reason = forms.CharField(
@@ -97,7 +98,7 @@ class RollbackForm(forms.Form):
     )
 
 
-class RevokeForm(forms.Form):
+class RevokeForm(PlainForm):
     """Why an identity ends."""
 
     reason = forms.CharField(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from django import forms
 
 from governance.domain import MODEL_MAX
+from governance.form_words import PlainForm
 from governance.services.approval_bulk import BULK_MAX
 from governance.services.approvals import REASON_MAX
 
@@ -32,7 +33,7 @@ MEASURES = {
 }
 
 
-class AnswerForm(forms.Form):
+class AnswerForm(PlainForm):
     """An answer to an approval; all but decision and reason only where an amount is asked for."""
 
     decision = forms.ChoiceField(choices=[("approve", "Approve"), ("deny", "Deny")])
@@ -72,21 +73,21 @@ class AnswerForm(forms.Form):
         return {name: value for name, value in parts.items() if value is not None}
 
     def clean_grant(self) -> int | None:
-        """The grant in the ledger's unit, None when all or nothing is to be granted."""
+        """The grant in the ledger's unit; None where all of it is granted, or none was typed."""
         typed: Decimal | None = self.cleaned_data.get("grant")
         if typed is None or self.measure is None:
             return None
         if not typed.is_finite():
-            raise forms.ValidationError("Enter a number.")
+            raise forms.ValidationError("write a number, such as 1.5.")
         amount = int((typed * self.measure.scale).to_integral_value(ROUND_FLOOR))
         if not 0 < amount <= self.asked:
             raise forms.ValidationError(
                 f"More than 0 and at most {self.asked_typed} {self.measure.name} (what was asked)."
             )
-        return amount
+        return amount if amount < self.asked else None
 
 
-class BulkForm(forms.Form):
+class BulkForm(PlainForm):
     """Approvals to answer at once, each as `uid digest`."""
 
     decision = forms.ChoiceField(choices=[("approve", "Approve"), ("deny", "Deny")])
@@ -99,7 +100,7 @@ class BulkForm(forms.Form):
         self.fields["seen"].choices = [(one, one) for one in given]  # type: ignore[attr-defined]
 
 
-class MessageForm(forms.Form):
+class MessageForm(PlainForm):
     """A question about an approval, or an answer to it."""
 
     to = forms.CharField(required=False, max_length=150)
@@ -108,7 +109,7 @@ class MessageForm(forms.Form):
     )
 
 
-class DelegationForm(forms.Form):
+class DelegationForm(PlainForm):
     """Lending the right to approve."""
 
     to = forms.CharField(max_length=150, error_messages={"required": "Choose a person."})

@@ -3,11 +3,12 @@
 from django import forms
 
 from governance.domain import EVERY_NAMESPACE, Permission
+from governance.form_words import PlainForm
 
 TOKEN_DAYS_MAX = 365
 
 
-class TokenForm(forms.Form):
+class TokenForm(PlainForm):
     """A new API token."""
 
     name = forms.CharField(max_length=63, error_messages={"required": "say what the token is for."})

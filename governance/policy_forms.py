@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 
 from governance.domain import Stage
+from governance.form_words import PlainForm
 from governance.services.drafts import NAME_MAX
 from governance.services.impact import DEFAULT_DECISIONS, MAX_DECISIONS
 
@@ -12,7 +13,7 @@ HISTORY_CHOICES = (200, DEFAULT_DECISIONS, MAX_DECISIONS)  # decisions of each p
 WORKS = ("check", "evaluate", "test", "diff", "impact", "save")
 
 
-class WorkForm(forms.Form):
+class WorkForm(PlainForm):
     """One thing to do with the draft in the same form; its files are read apart."""
 
     do = forms.ChoiceField(choices=[(word, word) for word in WORKS])
@@ -37,14 +38,14 @@ class WorkForm(forms.Form):
         return cleaned
 
 
-class StageForm(forms.Form):
+class StageForm(PlainForm):
     """Where a version is to go, and what was in force when the person looked (0: nothing)."""
 
     stage = forms.ChoiceField(choices=[(stage.value, stage.value) for stage in Stage])
     seen = forms.IntegerField(min_value=0)
 
 
-class ReturnForm(forms.Form):
+class ReturnForm(PlainForm):
     """What was in force when the person looked."""
 
     seen = forms.IntegerField(min_value=1)

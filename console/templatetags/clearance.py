@@ -285,9 +285,12 @@ def ask_whom(context: template.Context, permission: str, namespace: str = EVERY_
 
 
 @register.simple_tag
-def invalid(field: BoundField) -> str:
-    """Attributes of a field that was refused: it says so, and where the reason stands."""
-    if not field.errors:
+def invalid(field: BoundField | str) -> str:
+    """Attributes of a field that was refused: it says so, and where the reason stands.
+
+    A page that shows its form for the first time may have no form yet: "" is a field of none.
+    """
+    if isinstance(field, str) or not field.errors:
         return ""
     text = 'aria-invalid="true" aria-describedby="{}-error"'
     return format_html(text, field.html_name)

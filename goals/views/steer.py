@@ -76,9 +76,11 @@ def _page(
             target = _target(principal, form.cleaned_data)
             context |= {"target": target, "preview": preview_kill(target, principal=principal)}
         except NotVisible as error:
-            context["problem"], status = str(error), HTTPStatus.NOT_FOUND
+            form.add_error(_misnamed(principal, form.cleaned_data), str(error))
+            status = HTTPStatus.NOT_FOUND
         except AccessError as error:
-            context["problem"], status = str(error), HTTPStatus.FORBIDDEN
+            form.add_error("scope", str(error))
+            status = HTTPStatus.FORBIDDEN
     elif form.is_bound:
         status = HTTPStatus.UNPROCESSABLE_ENTITY
     standing = visible_switches(principal).filter(lifted_at__isnull=True)
@@ -90,6 +92,15 @@ def _page(
         visible_switches(principal).filter(lifted_at__isnull=False)[:SWITCHES_SHOWN]
     )
     return render(request, "console/tower_kill.html", context, status=status)
+
+
+def _misnamed(principal: Principal, wanted: dict[str, Any]) -> str:
+    """The field to correct, when what was named is not there or not to be seen."""
+    is_whole = wanted["scope"] == KillScope.NAMESPACE
+    namespace = wanted["namespace"]
+    if is_whole or (namespace and not principal.may(Permission.VIEW, namespace=namespace)):
+        return "namespace"
+    return "name"
 
 
 def _target(principal: Principal, wanted: dict[str, Any]) -> KillTarget:

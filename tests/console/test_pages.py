@@ -371,6 +371,16 @@ def test_the_card_shows_the_facts_and_an_approver_grants_less(tower: Any, signed
     assert "10.0 GPU-seconds of 30.0 GPU-seconds asked" in page
 
 
+def test_all_that_was_asked_is_not_less(tower: Any, signed_in: Any) -> None:
+    run_to_limit(tower)
+    approval = Approval.objects.get()
+    browser = signed_in("approver")
+    browser.post(f"/approvals/{approval.uid}/answer", answer_form(approval, grant="30"))
+    approval.refresh_from_db()
+    assert (approval.state, approval.answer) == ("approved", {})
+    assert ">less<" not in browser.get("/approvals/decided").content.decode()
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "words"),
     [
@@ -378,7 +388,7 @@ def test_the_card_shows_the_facts_and_an_approver_grants_less(tower: Any, signed
         ({"reason": "   "}, 422, "Say why"),
         ({"grant": "31"}, 422, "at most 30 GPU-seconds"),
         ({"grant": "-1"}, 422, "More than 0"),
-        ({"grant": "NaN"}, 422, "Enter a number"),
+        ({"grant": "NaN"}, 422, "write a number"),
         ({"grant": "0.0000001"}, 422, "decimal places"),
         ({"decision": "maybe"}, 422, "valid choice"),
         ({"request_digest": "sha256:" + "0" * 64}, 409, "look at it again"),

@@ -104,3 +104,69 @@ def test_no_two_things_on_a_page_have_one_id(browser: Any) -> None:
     for path in ("/audit/packs", "/tokens", "/people", "/audit"):
         found = re.findall(r'\sid="([^"]+)"', text_of(browser("admin"), path))
         assert len(found) == len(set(found)), path
+
+
+FILTERED = [
+    "/agents", "/approvals", "/approvals/decided", "/catalogue", "/goals", "/gpus", "/releases",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILTERED)
+def test_a_filter_that_cannot_be_read_marks_its_box(browser: Any, path: str) -> None:
+    client = browser("admin")
+    page = text_of(client, f"{path}?q=(")
+    assert 'aria-invalid="true" aria-describedby="q-error"' in page
+    assert page.count('id="q-error"') == 1
+    assert 'id="q-error"' in text_of(client, f"{path}?q=(", HTTP_HX_REQUEST="true")
+    assert "aria-invalid" not in text_of(client, path)
+
+
+def test_a_search_and_a_time_that_cannot_be_read_mark_their_fields(browser: Any) -> None:
+    client = browser("admin")
+    search = text_of(client, "/journal?q=created:yesterday..never")
+    assert 'aria-invalid="true" aria-describedby="q-error"' in search
+    time = text_of(client, "/goals?time=yesterday")
+    assert time.count('aria-invalid="true" aria-describedby="time-error"') == 2
+    assert time.count('id="time-error"') == 1
+
+
+def test_a_choice_that_is_none_is_named(browser: Any) -> None:
+    page = text_of(browser("admin"), "/goals?phase=Nonsense")
+    assert 'aria-invalid="true" aria-describedby="phase-error"' in page
+    assert "Phase: choose one of those offered" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "words", "status"),
+    [
+        ("scope=goal&namespace=default&name=none", "name", "Name: There is no Goal", 404),
+        ("scope=agent&namespace=default&name=none", "name", "Name: There is no agent", 404),
+        ("scope=goal&namespace=default&name=", "name", "Name: Which goal?", 422),
+        ("scope=namespace&namespace=", "namespace", "Namespace: Which namespace?", 422),
+        ("scope=nonsense&name=a", "scope", "Scope: choose one of those offered", 422),
+    ],
+)
+def test_what_the_kill_switch_cannot_find_marks_its_field(
+    browser: Any, asked: str, field: str, words: str, status: int
+) -> None:
+    answer = browser("admin").get(f"/kill?{asked}")
+    page = re.sub(r"\s+", " ", answer.content.decode())
+    assert answer.status_code == status
+    assert words in page
+    assert f'aria-invalid="true" aria-describedby="{field}-error"' in page
+    assert page.count(f'id="{field}-error"') == 1
+
+
+def test_whoever_may_not_kill_there_is_told_at_the_scope(browser: Any) -> None:
+    answer = browser("viewer").get("/kill?scope=everything")
+    page = re.sub(r"\s+", " ", answer.content.decode())
+    assert answer.status_code == 403
+    assert 'aria-invalid="true" aria-describedby="scope-error"' in page
+
+
+def test_a_password_that_was_not_typed_is_asked_for_by_name(browser: Any) -> None:
+    answer = browser("viewer").post("/profile/password", {})
+    page = re.sub(r"\s+", " ", answer.content.decode())
+    assert answer.status_code == 422
+    for words in ("Password now: type it.", "New password: type it.", "New password again: type"):
+        assert words in page

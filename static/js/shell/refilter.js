@@ -9,6 +9,7 @@ const waits = new Map();
 
 export function watchFilterForms() {
   for (const form of document.querySelectorAll(FORMS)) asked.set(form, { query: query(form), at: 0 });
+  document.addEventListener("htmx:after:swap", markRefused);
   document.addEventListener("input", (event) => withForm(event, (form) => soon(form)));
   document.addEventListener("change", (event) => withForm(event, (form) => ask(form)));
   document.addEventListener("submit", (event) =>
@@ -22,6 +23,23 @@ export function watchFilterForms() {
 function withForm(event, run) {
   const form = event.target.form ?? event.target;
   if (asked.has(form)) run(form);
+}
+
+/** The form stays while its list is swapped: its fields say themselves whether they were refused. */
+function markRefused() {
+  for (const form of asked.keys()) {
+    for (const field of form.elements) {
+      const reason = field.name && document.getElementById(`${field.name}-error`);
+      if (!reason && !field.matches("[aria-invalid]")) continue;
+      if (reason) {
+        field.setAttribute("aria-invalid", "true");
+        field.setAttribute("aria-describedby", reason.id);
+      } else {
+        field.removeAttribute("aria-invalid");
+        field.removeAttribute("aria-describedby");
+      }
+    }
+  }
 }
 
 function query(form) {
