@@ -359,7 +359,10 @@ def _sentence(messages: Sequence[Mapping[str, Any]]) -> str:
         where = (
             f" ({message['rule']}, {message['path']}:{message['line']})" if message["rule"] else ""
         )
-        lines.append(f"{message['subject']}: {message['text']}{where}")
+        # The graph as a whole goes by its digest, which says nothing to a reader.
+        whole = message["subject"].startswith("sha256:")
+        about = "" if whole else f"{message['subject']}: "
+        lines.append(f"{about}{message['text']}{where}")
     return "; ".join(dict.fromkeys(lines))[:2000]
 
 

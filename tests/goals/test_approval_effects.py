@@ -225,3 +225,10 @@ def test_a_rule_may_ask_for_several_approvers(said: Any, quorum: int) -> None:
     from governance.policy.verdict import quorum_in
 
     assert quorum_in(said) == quorum
+
+
+def test_why_a_graph_is_asked_about_is_a_sentence(tower: Any) -> None:
+    tower.register("profiler")
+    tower.reconcile(tower.apply(more="requireApproval: true").goal)
+    why = Approval.objects.get().facts[0]["value"]
+    assert why.startswith("an approver must sign")
