@@ -19,8 +19,8 @@ WORDS: Final = {
 }
 CHOOSE: Final = "choose one."
 INVALID: Final[tuple[tuple[type[forms.Field], str], ...]] = (
-    (forms.IntegerField, "write a whole number."),  # before the numbers that it is one of
-    (forms.DecimalField, "write a number, such as 1.5."),
+    (forms.DecimalField, "write a number, such as 1.5."),  # before those that it is one of
+    (forms.IntegerField, "write a whole number."),
     (forms.DateTimeField, "write a time in UTC, such as 2026-01-31 18:00."),
     (forms.UUIDField, "choose one of those offered; this is none of them."),
 )
