@@ -390,7 +390,7 @@ def test_all_that_was_asked_is_not_less(tower: Any, signed_in: Any) -> None:
         ({"grant": "-1"}, 422, "More than 0"),
         ({"grant": "NaN"}, 422, "write a number"),
         ({"grant": "0.0000001"}, 422, "decimal places"),
-        ({"decision": "maybe"}, 422, "valid choice"),
+        ({"decision": "maybe"}, 422, "choose one of those offered"),
         ({"request_digest": "sha256:" + "0" * 64}, 409, "look at it again"),
     ],
 )
