@@ -32,7 +32,7 @@ def run_dry(tower: Any, *, models: str = "big, middle, small", tokens: int = 300
     tower.register("writer", models=models)
     goal: Goal = tower.apply(agents="writer", budget="1k tokens").goal
     tower.reconcile(goal)
-    return use_up(tower, goal, tokens=tokens, model=models.split(",")[0] or "big")
+    return use_up(tower, goal, tokens=tokens, model=models.partition(",")[0] or "big")
 
 
 def use_up(tower: Any, goal: Goal, *, tokens: int = 3000, **more: Any) -> Goal:

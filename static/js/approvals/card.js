@@ -56,6 +56,7 @@ function say(form) {
   if (value("gpus")) parts.push(`at most ${counted(value("gpus"), "GPU")} for each task`);
   if (value("parallel")) parts.push(`at most ${counted(value("parallel"), "task")} at once`);
   if (form.elements.namedItem("last_iteration")?.checked) parts.push("no further iteration");
+  if (value("model")) parts.push(`no bigger model than ${value("model")}`);
   const isLess = value("grant") && value("grant") !== asked;
   const text = isLess || parts.length ? `Approve grants ${[`${value("grant") || asked} of ${asked} ${unit}`, ...parts].join(", ")}.` : "";
   if (words.textContent !== text) words.textContent = text;
