@@ -35,10 +35,13 @@ PLURALS: Final = {
     **CLUSTER_WIDE,
     "ServiceAccount": "serviceaccounts", "Secret": "secrets", "Service": "services",
     "PersistentVolumeClaim": "persistentvolumeclaims", "Deployment": "deployments",
-    "DaemonSet": "daemonsets", "Job": "jobs", "Role": "roles", "RoleBinding": "rolebindings",
+    "DaemonSet": "daemonsets", "StatefulSet": "statefulsets", "Job": "jobs",
+    "Role": "roles", "RoleBinding": "rolebindings",
     "NetworkPolicy": "networkpolicies", "PodDisruptionBudget": "poddisruptionbudgets",
     "Ingress": "ingresses", "Goal": "goals", "Agent": "agents",
 }  # fmt: skip
+
+WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 
 def find_helm() -> str:
@@ -95,7 +98,7 @@ def pod_templates(documents: Sequence[Object]) -> dict[str, Object]:
     return {
         one["metadata"]["name"]: one["spec"]["template"]
         for one in documents
-        if one["kind"] in ("Deployment", "DaemonSet", "Job")
+        if one["kind"] in WORKLOADS
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from django.conf import settings
 
-from tests.cluster.conftest import APPLY, MERGE, ROOT, numbers
+from tests.cluster.conftest import APPLY, MERGE, ROOT, enforce_level, numbers
 from tests.cluster.control_plane import ControlPlane, MissingControlPlane, Refusal, control_plane
 from tests.cluster.installing import (
     CHART,
@@ -40,7 +40,8 @@ VARIANTS: dict[str, Object] = {
     "outside": {"external": {"enabled": True}},
     "bare": {
         "admission": {"enabled": False}, "invariants": {"enabled": False},
-        "node": {"enabled": False}, "crds": {"install": False}, "governedNamespaces": [],
+        "node": {"enabled": False, "reportTo": "database"}, "crds": {"install": False},
+        "governedNamespaces": [],
         "networkPolicy": {"enabled": False}, "state": {"existingClaim": "keys"},
     },
     "everything": {
@@ -60,7 +61,9 @@ VARIANTS: dict[str, Object] = {
                                {"name": "default", "create": False}],
         "worker": {"replicas": 3, "concurrency": 8, "nodeSelector": {"disk": "ssd"},
                    "tolerations": [{"key": "gpu", "operator": "Exists"}]},
-        "node": {"runtimeClassName": ""}, "state": {"storageClassName": "fast"},
+        "node": {"runtimeClassName": "", "reportCa": {"configMap": "authority"}},
+        "state": {"storageClassName": "fast"},
+        "admission": {"spool": {"storageClassName": "fast"}},
     },
 }  # fmt: skip
 WRONG: list[tuple[Object, str]] = [
@@ -76,6 +79,14 @@ WRONG: list[tuple[Object, str]] = [
         {"environment": {"WORKLOAD_ROOT_NAMESPACES": "x"}},
         "environment.WORKLOAD_ROOT_NAMESPACES: is set by governedNamespaces",
     ),
+    ({"state": {"accessModes": ["ReadWriteOncePod"]}}, "at '/state/accessModes/0'"),
+    (
+        {"web": {"nodeSelector": {"zone": "a"}}, "worker": {"nodeSelector": {"zone": "b"}}},
+        "worker.nodeSelector.zone: web, otlp, worker and init share the signing log",
+    ),
+    ({"node": {"hostPID": True}}, "node.hostPID: pods that see the processes of their node"),
+    ({"node": {"namespace": "nodes"}}, "node.namespace: the Secret with DATABASE_URL is not there"),
+    ({"node": {"reportTo": "http://web"}}, "at '/node/reportTo'"),
     ({"environment": {"lower": "x"}}, "'lower' does not match pattern"),
     ({"logLevel": "LOUD"}, "at '/logLevel': value must be one of"),
     ({"worker": {"concurrency": 0}}, "at '/worker/concurrency': minimum"),
@@ -214,6 +225,8 @@ def test_a_restricted_namespace_takes_every_pod(plane: ControlPlane, variant: st
                    "metadata": {"name": template["spec"]["serviceAccountName"]}}  # fmt: skip
         plane.request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
         metadata = {"name": name, "labels": template["metadata"]["labels"]}
+        if name == "clearance-admission":  # its claim is made with each pod
+            template["spec"]["volumes"].append({"name": "state", "emptyDir": {}})
         document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
                     "spec": template["spec"]}  # fmt: skip
         path = f"/api/v1/namespaces/{namespace}/pods?dryRun=All&fieldValidation=Strict"
@@ -222,6 +235,26 @@ def test_a_restricted_namespace_takes_every_pod(plane: ControlPlane, variant: st
         del bad["spec"]["containers"][0]["securityContext"]["capabilities"]
         with pytest.raises(Refusal, match="violates PodSecurity"):
             plane.request("POST", path, bad)
+
+
+def test_who_sees_the_processes_of_a_node_has_a_place_of_its_own(plane: ControlPlane) -> None:
+    values = {"webUrl": "https://clearance.example", "node": {
+        "hostPID": True, "namespace": "gpu-nodes", "runtimeClassName": ""}}  # fmt: skip
+    documents = [one for one in render(values) if one["metadata"].get("namespace") == "gpu-nodes"]
+    assert {one["kind"] for one in documents} == {"ServiceAccount", "DaemonSet", "NetworkPolicy"}
+    (template,) = pod_templates(documents).values()
+    assert "DATABASE_URL" not in json.dumps(template)
+    assert not [one for one in template["spec"]["volumes"] if "secret" in one]
+    assert "--report-to" in template["spec"]["containers"][0]["args"]
+    plane.add_namespace("gpu-nodes", "clearance-node")
+    metadata = {"name": "node", "labels": template["metadata"]["labels"]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    path = "/api/v1/namespaces/gpu-nodes/pods?dryRun=All&fieldValidation=Strict"
+    enforce_level(plane, "gpu-nodes", "baseline")
+    with pytest.raises(Refusal, match="host namespaces"):
+        plane.request("POST", path, pod)
+    enforce_level(plane, "gpu-nodes", "privileged")
+    plane.request("POST", path, pod)
 
 
 def test_the_manifests_make_their_pods_in_a_restricted_namespace(plane: ControlPlane) -> None:
@@ -331,6 +364,8 @@ def test_helm_installs_upgrades_and_leaves_the_goals(plane: ControlPlane) -> Non
     assert done.returncode == 0, done.stderr
     assert plane.request("GET", f"{goals}/kept")["metadata"]["uid"] == before["metadata"]["uid"]
     claims = plane.request("GET", f"/api/v1/namespaces/{SYSTEM}/persistentvolumeclaims")["items"]
-    assert [one["metadata"]["name"] for one in claims] == ["clearance-state"]
+    assert [one["metadata"]["name"] for one in claims] == [
+        "clearance-state", "state-clearance-admission-0", "state-clearance-admission-1",
+    ]  # fmt: skip
     accounts = plane.request("GET", f"/api/v1/namespaces/{SYSTEM}/serviceaccounts")["items"]
     assert [one["metadata"]["name"] for one in accounts] == ["default"]

@@ -6,6 +6,7 @@ services are ports of loopback, and a claim is a directory.
 """
 
 import base64
+import fcntl
 import json
 import tempfile
 import time
@@ -18,9 +19,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agents.admission.draining import ODD_SUFFIX
+from agents.admission.spool import line_of
+from tests.agents.test_admission_spool import decision
 from tests.cluster.conftest import MERGE
 from tests.cluster.control_plane import ControlPlane, MissingControlPlane, Refusal, control_plane
-from tests.cluster.installing import SYSTEM, apply, find_helm, kubectl, render
+from tests.cluster.installing import SYSTEM, WORKLOADS, apply, find_helm, kubectl, render
 from tests.cluster.kubelet import kubelet
 from tests.cluster.rights import audit_arguments, refused
 from tests.console.real_tower import free_ports
@@ -116,7 +120,7 @@ def replaced(documents: list[Object], ports: dict[str, int], directory: Path) ->
     """What has addresses of its own in a cluster, and loopback's here."""
     for one in documents:
         name = one["metadata"]["name"].removeprefix("clearance-")
-        if one["kind"] in ("Deployment", "DaemonSet", "Job"):
+        if one["kind"] in WORKLOADS:
             (container,) = one["spec"]["template"]["spec"]["containers"]
             ready = str(directory / f"{name}.ready")
             for variable in container["env"]:
@@ -150,11 +154,13 @@ def secret(variables: dict[str, str]) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}
 
 
-VOLUME: Object = {
-    "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "state"},
-    "spec": {"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"],
-             "hostPath": {"path": "/nowhere"}},
-}  # fmt: skip
+def volume(name: str, size: str) -> Object:
+    """What a claim is bound to; the simulated kubelet keeps a directory for each."""
+    return {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"],
+                 "hostPath": {"path": "/nowhere"}},
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +188,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation
             telemetry = f"clickhouse://default:{store.token}@127.0.0.1:{store.port}/default"
             found = Installation(plane, directory, ports)
             plane.add_namespace(SYSTEM)
-            plane.request("POST", "/api/v1/persistentvolumes", VOLUME)
+            for name, size in (("state", "10Gi"), ("spool", "2Gi")):
+                plane.request("POST", "/api/v1/persistentvolumes", volume(name, size))
             secrets = secret({**variables, "TELEMETRY_URL": telemetry})
             plane.request("POST", f"/api/v1/namespaces/{SYSTEM}/secrets", secrets)
             labels = {"metadata": {"labels": {"nvidia.com/gpu.present": "true"}}}
@@ -249,6 +256,32 @@ def test_the_webhooks_refuse_by_the_name_of_the_rule(installed: Installation) ->
     installed.eventually(lambda: "admission.orchestration.ai" in said(latest, 0), "asked")
     assert "tag" in said(latest, 0)
     assert "limited to 2 GPUs" in said("registry.example/a:1", 3)
+
+
+def test_decisions_outlive_the_pod_that_made_them(installed: Installation) -> None:
+    """As when the database is away, and its pod is deleted meanwhile."""
+    claims = installed.directory / "node" / "pods" / "claims" / SYSTEM
+    (spool,) = claims.glob("state-clearance-admission-0/admission")
+    left = spool / f"{0:020d}-1-0.decisions"
+    with left.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # nobody takes it before the pod is another one
+        file.write(line_of([decision()]))
+        file.flush()
+        (pod,) = installed.pods("admission")
+        path = f"/api/v1/namespaces/{SYSTEM}/pods/{pod['metadata']['name']}"
+        installed.plane.request("DELETE", path)
+
+        def is_another() -> bool:
+            uids = [
+                one["metadata"]["uid"]
+                for one in installed.pods("admission")
+                if one["status"]["phase"] == "Running"
+            ]
+            return len(uids) == 1 and uids != [pod["metadata"]["uid"]]
+
+        installed.eventually(is_another, "another pod of admission")
+    installed.eventually(lambda: not left.exists(), "recorded")
+    assert not list(spool.glob(f"*{ODD_SUFFIX}"))
 
 
 def test_a_goal_runs_goes_over_budget_and_resumes(installed: Installation) -> None:

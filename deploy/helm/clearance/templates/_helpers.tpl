@@ -40,6 +40,19 @@ app.kubernetes.io/component: {{ .name }}
 {{- join "," $names -}}
 {{- end }}
 
+{{- define "clearance.nodeNamespace" -}}
+{{ .Values.node.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{/* Where nodes report; empty where they write to the database themselves. */}}
+{{- define "clearance.reportTo" -}}
+{{- if .Values.node.reportTo -}}
+{{ .Values.node.reportTo | eq "database" | ternary "" .Values.node.reportTo }}
+{{- else if hasPrefix "https://" .Values.webUrl -}}
+{{ .Values.webUrl }}
+{{- end -}}
+{{- end }}
+
 {{/* Variables of every process: secrets are files, the rest stands here. (dict "root" $ "secrets" list) */}}
 {{- define "clearance.environment" -}}
 {{- $values := .root.Values -}}
@@ -49,6 +62,8 @@ app.kubernetes.io/component: {{ .name }}
 - {name: CLUSTER_URL, value: "kubernetes:in-cluster"}
 - {name: TRUST_DOMAIN_URL, value: {{ printf "local:%s" $values.trustDomain | quote }}}
 - {name: LOG_LEVEL, value: {{ $values.logLevel | quote }}}
+- {name: NODE_SERVICE_ACCOUNT, value: "{{ include "clearance.nodeNamespace" .root }}/clearance-node"}
+- {name: CLEARANCE_DATA, value: /var/lib/clearance}
 - {name: CLEARANCE_READY_FILE, value: /run/clearance/ready}
 {{- with include "clearance.rootNamespaces" .root }}
 - {name: WORKLOAD_ROOT_NAMESPACES, value: {{ . | quote }}}
@@ -83,7 +98,9 @@ capabilities: {drop: [ALL]}
 - {name: tmp, mountPath: /tmp}
 - {name: run, mountPath: /run/clearance}
 - {name: state, mountPath: /var/lib/clearance}
+{{- if not .bare }}
 - {name: secrets, mountPath: /etc/clearance, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{/* (dict "root" $ "secrets" list "state" bool) */}}
@@ -93,9 +110,10 @@ capabilities: {drop: [ALL]}
 {{- if .state }}
 - name: state
   persistentVolumeClaim: {claimName: {{ .root.Values.state.existingClaim | default "clearance-state" }}}
-{{- else }}
-- {name: state, emptyDir: {sizeLimit: 1Gi}}
+{{- else if not .claim }}
+- {name: state, emptyDir: {sizeLimit: 2Gi}}
 {{- end }}
+{{- if not .bare }}
 - name: secrets
   secret:
     secretName: {{ .root.Values.secret.name }}
@@ -107,10 +125,11 @@ capabilities: {drop: [ALL]}
     {{- end }}
     {{- end }}
 {{- end }}
+{{- end }}
 
 {{/*
 The pod of one process. (dict "root" $ "name" "web" "command" list "secrets" list "ports" list
-"state" bool "account" bool "waits" bool "probes" yaml "environment" yaml)
+"state" bool "account" bool "waits" bool "bare" bool "claim" dict "hostPID" bool "probes" yaml "environment" yaml)
 */}}
 {{- define "clearance.pod" -}}
 {{- $settings := index .root.Values .name -}}
@@ -123,6 +142,9 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: clearance-{{ .name }}
+  {{- if .hostPID }}
+  hostPID: true
+  {{- end }}
   automountServiceAccountToken: {{ .account | default false }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: 30
@@ -140,7 +162,7 @@ spec:
       env: {{- include "clearance.environment" . | nindent 8 }}
       resources: {requests: {cpu: 20m, memory: 128Mi}, limits: {memory: 384Mi}}
       securityContext: {{- include "clearance.containerSecurity" .root | nindent 8 }}
-      volumeMounts: {{- include "clearance.mounts" .root | nindent 8 }}
+      volumeMounts: {{- include "clearance.mounts" . | nindent 8 }}
   {{- end }}
   containers:
     - name: {{ .name }}
@@ -165,7 +187,7 @@ spec:
       resources: {{- toYaml $settings.resources | nindent 8 }}
       securityContext: {{- include "clearance.containerSecurity" .root | nindent 8 }}
       volumeMounts:
-        {{- include "clearance.mounts" .root | nindent 8 }}
+        {{- include "clearance.mounts" . | nindent 8 }}
         {{- with .mounts }}
         {{- . | nindent 8 }}
         {{- end }}
@@ -201,10 +223,11 @@ spec:
 
 {{/* A Deployment of such a pod, and its disruption budget where there is more than one. */}}
 {{- define "clearance.deployment" -}}
+{{- $claim := .claim | default dict -}}
 {{- $replicas := (index .root.Values .name).replicas | default 1 | int -}}
 {{- $pod := merge (dict "spreads" (gt $replicas 1)) . -}}
 apiVersion: apps/v1
-kind: Deployment
+kind: {{ $claim | empty | ternary "Deployment" "StatefulSet" }}
 metadata:
   name: clearance-{{ .name }}
   namespace: {{ .root.Release.Namespace }}
@@ -214,6 +237,20 @@ metadata:
 spec:
   replicas: {{ $replicas }}
   revisionHistoryLimit: 3
+  {{- if $claim }}
+  serviceName: clearance-{{ .name }}
+  podManagementPolicy: Parallel
+  updateStrategy: {type: RollingUpdate}
+  persistentVolumeClaimRetentionPolicy: {whenDeleted: Retain, whenScaled: Retain}
+  volumeClaimTemplates:
+    - metadata: {name: state}
+      spec:
+        accessModes: [ReadWriteOnce]
+        {{- with $claim.storageClassName }}
+        storageClassName: {{ . }}
+        {{- end }}
+        resources: {requests: {storage: {{ $claim.size }}}}
+  {{- else }}
   strategy:
     {{- if .alone }}
     type: Recreate
@@ -221,6 +258,7 @@ spec:
     type: RollingUpdate
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
     {{- end }}
+  {{- end }}
   selector:
     matchLabels: {{- include "clearance.selector" . | nindent 6 }}
   template: {{- include "clearance.pod" $pod | nindent 4 }}
