@@ -213,6 +213,8 @@ def conduct_document(goal: Goal, attempt: Attempt, conduct: Conduct) -> dict[str
                 "target": clean(conduct.repeats.target),
                 "in_row": conduct.repeats.in_row,
                 "in_window": conduct.repeats.in_window,
+                "step": clean(conduct.repeats.step),
+                "steps_in_row": conduct.repeats.steps_in_row,
                 "window_seconds": int(REPEAT_SECONDS),
             },
         },

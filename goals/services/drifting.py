@@ -18,7 +18,8 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from agents.cluster.base import Cluster
+from agents.cluster import get_cluster
+from agents.cluster.base import Cluster, ClusterError
 from agents.domain.states import DesiredState
 from agents.models import Attempt
 from agents.services.attempts import record_status, set_desired
@@ -159,9 +160,19 @@ def _act(
         _journal_drift(judged, approval, why)
         hint_on_commit(goal_uid=goal.uid, namespace=goal.namespace, topic="approval")
     logger.warning("%s of %s drifted: %.300r", attempt.workload, goal, why[0]["text"])
-    if standing == STOPPED and not attempt.is_finished:
+    if standing == ASKED:
+        _pause_at_once(attempt)
+    elif not attempt.is_finished:
         end_drifter(goal, attempt, lease)
     record_drift_ends(goal, lease)
+
+
+def _pause_at_once(attempt: Attempt) -> None:
+    """Not at the next look; what fails here is reconciled."""
+    try:
+        get_cluster().pause(attempt.workload)
+    except ClusterError as error:
+        logger.warning("%s is paused a little later: %s", attempt.workload, error)
 
 
 def _take_down(attempt: Attempt, *, reason: str) -> None:
@@ -393,7 +404,8 @@ def _say_answered(goal: Goal, approval: Approval) -> None:
     held = AttemptConduct.objects.filter(goal_uid=goal.uid, answer="").exclude(standing="")
     known = condition_of(goal, DRIFTED)
     is_over = approval.state in (ApprovalState.APPROVED, ApprovalState.VOIDED)
-    if is_over and not goal.landing and not held.exists() and known is not None and known["status"] == "True":
+    is_said = known is not None and known["status"] == "True" and not goal.landing
+    if is_over and is_said and not held.exists():
         message = f"{approval.decided_by or approval.state}: {approval.reason}"
         set_condition(goal, DRIFTED, False, reason=approval.state.title(), message=message)
 

@@ -24,10 +24,11 @@ STARTER_DATA: Mapping[str, Any] = {
             "drift_min_actions": 20,
             "drift_confidence_min": 0.4,
             "drift_confidence_drop_max": 0.3,
-            # The same step upon the same observation, one after the other; and changes of one
-            # target by one kind of action within a minute.
+            # Changes of one target upon one observation, one after the other; of one target
+            # within a minute; and steps that name no target, which may be a batch and only warn.
             "drift_repeats_max": 25,
             "drift_changes_a_minute_max": 60,
+            "drift_steps_max": 100,
         }
     }
 }

@@ -2,7 +2,8 @@
 #
 # input: {"agent": {"name", "scope": [glob]},
 #         "actions": {"total", "orphans", "names": [what they changed], "unlisted", "foreign": [Goal],
-#                     "repeats": {"name", "target", "in_row", "in_window", "window_seconds"}},
+#                     "repeats": {"name", "target", "in_row", "in_window", "window_seconds",
+#                                 "step", "steps_in_row"}},
 #         "confidence": {"recent", "baseline"}, "models": {"used": [name], "allowed": [name]},
 #         "spans": {"targets": {name: id}, "models", "foreign", "orphan": id, "repeated": id}}
 #
@@ -34,6 +35,10 @@ repeats_max := data.clearance.thresholds.drift_repeats_max
 default changes_a_minute_max := 60
 
 changes_a_minute_max := data.clearance.thresholds.drift_changes_a_minute_max
+
+default steps_max := 100
+
+steps_max := data.clearance.thresholds.drift_steps_max
 
 enough_actions if input.actions.total >= min_actions
 
@@ -84,7 +89,7 @@ deny contains msg if {
 deny contains msg if {
 	repeats := input.actions.repeats
 	repeats.in_row > repeats_max
-	msg := sprintf("agent %q did %q %v times in a row upon one observation: a loop%s", [input.agent.name, repeats.name, repeats.in_row, shown_by("repeated")])
+	msg := sprintf("agent %q changed %q %v times in a row upon one observation: a loop%s", [input.agent.name, repeats.target, repeats.in_row, shown_by("repeated")])
 }
 
 deny contains msg if {
@@ -105,6 +110,12 @@ warn contains msg if {
 	rate := input.actions.orphans / input.actions.total
 	rate > orphan_rate_max
 	msg := sprintf("agent %q: %v of %v actions name no observation%s", [input.agent.name, input.actions.orphans, input.actions.total, shown_by("orphan")])
+}
+
+warn contains msg if {
+	repeats := input.actions.repeats
+	repeats.steps_in_row > steps_max
+	msg := sprintf("agent %q did %q %v times in a row upon one observation", [input.agent.name, repeats.step, repeats.steps_in_row])
 }
 
 require_approval contains msg if {

@@ -117,6 +117,12 @@ test_changing_one_thing_all_the_time_is_denied if {
 	contains(msg, "61 times in 60 s")
 }
 
+test_the_same_step_over_and_over_warns if {
+	some msg in drift.warn with input as object.union(busy, {"actions": {"repeats": {"step": "guess", "steps_in_row": 101}}})
+	contains(msg, "\"guess\" 101 times")
+	count(drift.deny) == 0 with input as object.union(busy, {"actions": {"repeats": {"step": "guess", "steps_in_row": 101}}})
+}
+
 test_unknown_confidence_says_nothing if {
 	unknown := object.union(object.remove(busy, ["confidence"]), {"confidence": {"samples": 0}})
 	count(drift.require_approval) == 0 with input as unknown

@@ -4,7 +4,6 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import fmean
 from typing import Final
 
@@ -36,14 +35,17 @@ class Witness:
 class Repeats:
     """The thing done most often without anything new.
 
-    `in_row`: the same name and target upon the same observation, one after the other.
+    `in_row`: changes of `target` by `name` upon the same observation, one after the other.
     `in_window`: changes of the same target by the same name within REPEAT_SECONDS.
+    `steps_in_row`: the same of `step`, which changes nothing that it names.
     """
 
     name: str = ""
     target: str = ""
     in_row: int = 0
     in_window: int = 0
+    step: str = ""
+    steps_in_row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,23 +172,34 @@ def confidence_of(acts: Sequence[Act]) -> Confidence:
 
 def repeats_of(acts: Sequence[Act]) -> tuple[Repeats, Witness | None]:
     """The worst repetition among actions in start order, and its last span."""
-    row, row_end = _longest_row(acts)
+    row, row_end = _longest_row(acts, of_changes=True)
+    steps, step = _longest_row(acts, of_changes=False)
     often, often_end = _most_in_window(acts)
     worst = row_end if row >= often else often_end
-    if worst is None:
-        return Repeats(), None
-    return Repeats(worst.name, worst.target, row, often), worst.witness
+    repeats = Repeats(
+        name=worst.name if worst else "",
+        target=worst.target if worst else "",
+        in_row=row,
+        in_window=often,
+        step=step.name if step else "",
+        steps_in_row=steps,
+    )
+    shown = worst or step
+    return repeats, shown.witness if shown else None
 
 
-def _longest_row(acts: Sequence[Act]) -> tuple[int, Act | None]:
-    longest, end, length = (1, acts[-1], 1) if acts else (0, None, 0)
-    for before, act in pairwise(acts):
-        is_same = (before.name, before.target, before.parent_observation) == (
-            act.name, act.target, act.parent_observation,
-        )  # fmt: skip
+def _longest_row(acts: Sequence[Act], *, of_changes: bool) -> tuple[int, Act | None]:
+    longest, end, length = 0, None, 0
+    before: Act | None = None
+    for act in acts:
+        is_same = before is not None and (
+            (before.name, before.target, before.parent_observation)
+            == (act.name, act.target, act.parent_observation)
+        )
         length = length + 1 if is_same else 1
-        if length > longest:
+        if length > longest and bool(act.target) == of_changes:
             longest, end = length, act
+        before = act
     return longest, end
 
 

@@ -134,6 +134,7 @@ def test_repetition_and_confidence_follow_start_time(telemetry: Telemetry, ns: s
     found = conduct_of(telemetry, ns)
     assert (found.repeats.name, found.repeats.target) == ("restart", "orders-db")
     assert (found.repeats.in_row, found.repeats.in_window) == (17, 30)
+    assert (found.repeats.step, found.repeats.steps_in_row) == ("look", 1)
     assert found.repeated is not None
     assert found.repeated.span_id == number(30)
     assert found.confidence.recent == pytest.approx(0.3)
