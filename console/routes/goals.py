@@ -24,5 +24,6 @@ urlpatterns: list[URLPattern] = [
         trace.goal_effects,
         name="goal_effects",
     ),
+    path("entries/<uuid:uid>", goal_detail.entry_detail, name="entry_detail"),
     path("spans/<span:span_id>", trace.span_detail, name="span_detail"),
 ]

@@ -26,6 +26,9 @@ UNKNOWN = format_html('<span class="unknown">{}</span>', "unknown")
 DIGEST_SHOWN = 12  # hex characters: 48 bits tell apart what one page lists
 NODE_ID_SHOWN = 30  # characters of an id that is neither digest nor UUID
 UUID_TEXT = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+AGENT_ID = re.compile("spiffe://[^/]+/ns/([^/]+)/sa/[^/]+/goal/[^/]+/agent/([^/]+)")
+# What has no page of its own stands in a list, under an id that begins with its kind.
+LISTED_AT = {"kill_switch": "kill_switch", "delegation": "delegation_list"}
 AGENT_WORDS_SHOWN = 600  # characters of an agent's text that are shown at once
 MS_PER_SECOND = 1000
 MICRO = 1_000_000
@@ -213,6 +216,12 @@ def less(degrade: Any) -> str:
 
 
 @register.filter
+def spaced(word: str) -> str:
+    """A word of the system as people write it: `ledger_entry` is a ledger entry."""
+    return word.replace("_", " ")
+
+
+@register.filter
 def actor_name(value: str) -> str:
     """Who acted: of a SPIFFE ID the agent it names, else the whole."""
     return value.rpartition("/agent/")[2] if value.startswith("spiffe://") else value
@@ -258,13 +267,35 @@ def node_url(node_id: str, kind: str) -> str:
         "artifact": "artifact_detail",
         "release": "release_detail",
         "span": "span_detail",
+        "agent": "agent_by_uid",
+        "ledger_entry": "entry_detail",
+        "workload": "catalogue_detail",
     }
-    if kind not in names:
-        return ""
+    if kind in LISTED_AT:
+        return f"{reverse(LISTED_AT[kind])}#{kind}-{node_id}"
     try:
-        return reverse(names[kind], args=[node_id])
+        if kind == "bundle":
+            return reverse("policy_detail", args=node_id.split("@"))
+        return reverse(names[kind], args=[node_id]) if kind in names else ""
     except NoReverseMatch:
         return ""
+
+
+@register.simple_tag(takes_context=True)
+def person_url(context: template.Context, username: str) -> str:
+    """The page of a person, for those who may open it: administrators, and one's own."""
+    principal = session_principal(context["request"])
+    if username == principal.username:
+        return reverse("profile")
+    may = principal.may(Permission.ADMINISTER, namespace=EVERY_NAMESPACE)
+    return reverse("person_detail", args=[username]) if may and username else ""
+
+
+@register.filter
+def agent_url(spiffe_id: str) -> str:
+    """The page of the agent that an identity names, "" where it names none."""
+    found = AGENT_ID.fullmatch(spiffe_id)
+    return reverse("agent_detail", args=found.groups()) if found else ""
 
 
 @register.inclusion_tag("_agent_words.html")

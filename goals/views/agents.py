@@ -52,6 +52,16 @@ def agent_detail(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     return _page(request, agent, RevokeForm())
 
 
+@require_GET
+def agent_by_uid(request: HttpRequest, uid: UUID) -> HttpResponse:
+    """What a record of the journal names leads to the agent's page."""
+    agent = Agent.objects.filter(within(session_principal(request), Permission.VIEW), uid=uid)
+    found = agent.first()
+    if found is None:
+        raise NotVisible(f"There is no agent {uid} that you may see.")
+    return redirect("agent_detail", found.namespace, found.name)
+
+
 @require_POST
 def agent_revoke(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """End the identities of everything that runs of an agent."""

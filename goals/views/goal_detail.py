@@ -1,12 +1,15 @@
 """Pages of one Goal: overview, ledger, attempts, decisions, lineage, journal."""
 
+import re
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
@@ -35,7 +38,13 @@ from goals.services.why import SPAN_ID
 from goals.views.goal_cursor import cursor_page
 from goals.views.goal_graph import compared, graph_page
 from goals.views.goal_timeline import timeline
-from governance.access import visible_approvals, visible_decisions, visible_records
+from governance.access import (
+    NotVisible,
+    visible_approvals,
+    visible_decisions,
+    visible_records,
+    within,
+)
 from governance.domain import Permission
 from governance.export import table_export
 from governance.sessions import session_principal
@@ -47,6 +56,7 @@ DECISIONS = 25  # a page; each lists its messages
 LISTED = 20  # rows of each of several tables on one page
 WAITING = 3  # questions to people that are read for the head, which says two and "more"
 RECENT = 8  # journal records on the overview
+ENTRY_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LEDGER_COLUMNS = {
     "uid": "uid",
     "at": "created_at",
@@ -186,7 +196,10 @@ def goal_steer(request: HttpRequest, reference: str) -> HttpResponse:
 @require_GET
 @vary_on_headers("HX-Request")
 def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
-    """Every entry of the Goal's accounts, newest first; `?span=` those of one span."""
+    """Every entry of the Goal's accounts, newest first; `?span=` those of one span.
+
+    `?entry=` is one alone, for links to it: it may stand on any page of the list.
+    """
     goal = get_visible_goal(session_principal(request), reference)
     rows = LedgerEntry.objects.filter(account__goal=goal).select_related("account")
     span = time_range(request.GET)
@@ -196,11 +209,26 @@ def goal_ledger(request: HttpRequest, reference: str) -> HttpResponse:
         rows = rows.filter(span_id=of_span)
     else:
         of_span = ""
+    of_entry = request.GET.get("entry", "")
+    if ENTRY_ID.fullmatch(of_entry):
+        rows = rows.filter(uid=of_entry)
+    else:
+        of_entry = ""
     if export := table_export(request, name="ledger", columns=LEDGER_COLUMNS, rows=rows):
         return export
     page = cursor_page(request, rows, key="created_at")
-    context = {"page": page, "range": span, "of_span": of_span}
+    context = {"page": page, "range": span, "of_span": of_span, "of_entry": of_entry}
     return goal_page(request, goal, "ledger", context)
+
+
+@require_GET
+def entry_detail(request: HttpRequest, uid: UUID) -> HttpResponse:
+    """Permalink of a ledger entry: to the ledger of its Goal."""
+    seen = Goal.objects.filter(within(session_principal(request), Permission.VIEW))
+    goal = seen.filter(accounts__entries=uid).first()
+    if goal is None:
+        raise NotVisible(f"There is no ledger entry {uid} that you may see.")
+    return redirect(f"{reverse('goal_ledger', args=[str(goal.uid)])}?entry={uid}")
 
 
 @require_GET

@@ -211,6 +211,8 @@ NOT_PAGES: Final = {
     "catalogue_ignore": "POST",
     "catalogue_restore": "POST",
     "goal_steer": "POST",
+    "agent_by_uid": "leads to the agent by its name",
+    "entry_detail": "leads to the entry in its Goal's ledger",
     "span_detail": "leads to the span in its Goal",
     "approval_answer": "POST",
     "approval_ask": "POST",

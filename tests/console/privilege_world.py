@@ -18,7 +18,7 @@ from agents.models import Attempt, ClusterWorkload
 from agents.services.identity import AUDIENCE, exchange_join_token, join_token_of
 from agents.services.registry import register_agent
 from goals.domain.killing import KillScope
-from goals.models import Goal, KillSwitch, Release
+from goals.models import Goal, KillSwitch, LedgerEntry, Release
 from goals.services.releases import ReleaseRequest, request_release
 from governance.access import principal_of
 from governance.domain import Permission, Role, Stage
@@ -62,6 +62,7 @@ class World:
 
     goal: Goal
     attempt: Attempt
+    entry: LedgerEntry
     approval: Approval
     release: Release
     artifact: Artifact
@@ -80,6 +81,8 @@ class World:
         parts = route.removeprefix("api/v1/").split("/")
         things: dict[str, Any] = {
             "attempts": self.attempt,
+            "agents": self.attempt.agent,
+            "entries": self.entry,
             "approvals": self.approval,
             "releases": self.release,
             "decisions": self.decision,
@@ -156,6 +159,7 @@ def make_world(tower: Tower) -> World:
     return World(
         goal=goal,
         attempt=attempt,
+        entry=LedgerEntry.objects.filter(account__goal=goal).latest("created_at"),
         approval=Approval.objects.get(goal_uid=goal.uid),
         release=release,
         artifact=artifact,

@@ -204,6 +204,7 @@ TABLE: Final = (
     row("GET", "goals/<goal:reference>/journal", VIEW),
     row("GET", "goals/<goal:reference>/trace", VIEW),
     row("GET", "goals/<goal:reference>/trace/<span:span_id>", VIEW),
+    row("GET", "entries/<uuid:uid>", VIEW),
     row("GET", "spans/<span:span_id>", VIEW),
     # --- Approvals
     row("GET", "approvals", SIGNED_IN),
@@ -234,6 +235,7 @@ TABLE: Final = (
     row("POST", "catalogue/<uuid:uid>/ignore", OPERATE, form=REASON),
     row("POST", "catalogue/<uuid:uid>/restore", OPERATE),
     row("GET", "agents", SIGNED_IN),
+    row("GET", "agents/<uuid:uid>", VIEW),
     row("GET", "agents/<str:namespace>/<str:name>", VIEW),
     row("POST", "agents/<str:namespace>/<str:name>/revoke", OPERATE, form=REASON),
     row("GET", "attempts/<uuid:uid>", VIEW),
