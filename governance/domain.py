@@ -98,7 +98,7 @@ class ModelWay:
         then, now = self.micro_usd_per_minute, self.micro_usd_per_minute_now
         if then is None or now is None:
             return f"{said}; what it burns a minute is unknown"
-        return f"{said}; about {usd_text(then)} instead of {usd_text(now)} USD a minute of running"
+        return f"{said}; about {_about(then)} instead of {_about(now)} USD a minute of running"
 
     def _against(self, kind: str) -> str:
         named = len(self.instead_of) > 1
@@ -153,6 +153,11 @@ def usd_text(micro_usd: int | None) -> str:
     usd = Decimal(micro_usd) / MICRO
     cents = usd.quantize(CENT)
     return f"{cents:,f}" if cents == usd or cents >= 1 else f"{usd.normalize():,f}"
+
+
+def _about(micro_usd: int) -> str:
+    """USD that were projected: two digits tell enough below a dollar."""
+    return usd_text(micro_usd if micro_usd >= MICRO else int(Decimal(f"{micro_usd:.2g}")))
 
 
 def less_words(degrade: Mapping[str, Any]) -> str:

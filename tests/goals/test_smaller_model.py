@@ -236,7 +236,7 @@ def test_the_card_says_what_each_costs_against_the_present_one(tower: Any) -> No
     one = way(goal, "small")
     # 1500 tokens in and 1500 out in one minute.
     assert (one.micro_usd_per_minute_now, one.micro_usd_per_minute) == (27_000, 3_375)
-    assert one.words.endswith("about 0.003375 instead of 0.027 USD a minute of running")
+    assert one.words.endswith("about 0.0034 instead of 0.027 USD a minute of running")
     assert (one.tasks, [p.name for p in one.instead_of]) == (1, ["big"])
 
 
