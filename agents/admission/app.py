@@ -84,7 +84,7 @@ class AdmissionApp:
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD"):
             status, text = self._page(path)
-            await _reply(send, status, text.encode(), "text/plain; charset=utf-8")
+            await reply(send, status, text.encode(), "text/plain; charset=utf-8")
             return
         answerers = {
             MUTATE_WORKLOADS: self._mutate_workload,
@@ -92,18 +92,18 @@ class AdmissionApp:
             VALIDATE_WORKLOADS: self._validate_workload,
         }
         if method != "POST" or path not in answerers:
-            await _reply(send, 404, b"There is no such webhook.\n", "text/plain")
+            await reply(send, 404, b"There is no such webhook.\n", "text/plain")
             return
         began = self.clock()
         try:
             review = read_review(await _body(receive))
         except NoReview as error:
-            await _reply(send, 400, f"{error}\n".encode(), "text/plain; charset=utf-8")
+            await reply(send, 400, f"{error}\n".encode(), "text/plain; charset=utf-8")
             return
         answer = await self._answered(answerers[path], review)
         body = json.dumps(answer.response).encode()
         self.metrics.answered(path, answer.outcome.value, self.clock() - began)
-        await _reply(send, 200, body, "application/json")
+        await reply(send, 200, body, "application/json")
 
     async def _answered(
         self, answerer: Callable[[Review], Awaitable[Answer]], review: Review
@@ -222,7 +222,8 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _reply(send: Send, status: int, body: bytes, content_type: str) -> None:
+async def reply(send: Send, status: int, body: bytes, content_type: str) -> None:
+    """A whole answer."""
     headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from agents.admission.certificates import (
@@ -43,8 +44,17 @@ SWAPS: Final = 8  # tries of one compare-and-swap; each loser reads again
 class Shown:
     """The certificate that the server shows to those who connect from now on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, client_authority: Path | None = None) -> None:
+        """With an authority, whoever shows a certificate must show one of its own.
+
+        Raises OSError, ssl.SSLError when there is no certificate in the file.
+        """
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.checks_callers = client_authority is not None
+        if client_authority is not None:
+            self.context.load_verify_locations(client_authority)
+            # Kubelets show none when they probe: the webhooks themselves ask for one.
+            self.context.verify_mode = ssl.CERT_OPTIONAL
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.loop: asyncio.AbstractEventLoop | None = None  # the server's, once it runs
         self._shown: Pair | None = None

@@ -4,11 +4,13 @@ import asyncio
 import gc
 import ssl
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from agents.admission.app import AdmissionApp
+from agents.admission.app import AdmissionApp, reply
 from agents.admission.keeping import Shown
 
 # Longer than the API server keeps a connection it does not use (90 s), so that it never writes a
@@ -18,6 +20,44 @@ KEEP_ALIVE_SECONDS: Final = 300
 # review comes back from the sandbox or the disk. Python's own is ten times that.
 SWITCH_SECONDS: Final = 0.0005
 DRAIN_SECONDS: Final = 5  # what a server that is told to stop gives the reviews it is answering
+
+
+IS_KNOWN: Final = "is_known"  # of a connection: its caller has shown a certificate that we check
+UNKNOWN_CALLER: Final = (
+    b"Only the API server may ask: show a certificate of an authority in --client-ca-file.\n"
+)
+
+
+class CallerProtocol(HttpToolsProtocol):
+    """HTTP that says of each request whether its connection came with a good certificate."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The handshake is over by now, and a certificate that is not good has failed it."""
+        super().connection_made(transport)
+        shown = transport.get_extra_info("ssl_object")
+        is_known = shown is not None and bool(shown.getpeercert())
+        self.app_state = {**self.app_state, IS_KNOWN: is_known}
+
+
+class KnownCallers:
+    """Lets nobody ask the webhooks who has shown no certificate; pages for probes are open."""
+
+    def __init__(self, app: AdmissionApp) -> None:
+        """Before `app`."""
+        self._app = app
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        """One request."""
+        is_page = scope.get("method") in ("GET", "HEAD")
+        if scope["type"] != "http" or is_page or scope.get("state", {}).get(IS_KNOWN):
+            await self._app(scope, receive, send)
+        else:
+            await reply(send, 403, UNKNOWN_CALLER, "text/plain")
 
 
 class AdmissionServer(uvicorn.Server):
@@ -31,7 +71,8 @@ class AdmissionServer(uvicorn.Server):
 
         super().__init__(
             uvicorn.Config(
-                app,
+                KnownCallers(app) if shown.checks_callers else app,
+                http=CallerProtocol,
                 host=host,
                 port=port,
                 ssl_context_factory=context,

@@ -339,6 +339,8 @@ def test_closed_in_governed_namespaces_and_only_there() -> None:
         (["--url", "http://127.0.0.1:8443"], "https://HOST:PORT"),
         (["--service", "clearance"], "NAMESPACE/NAME"),
         (["--certificate-days", "0"], "from 1/24"),
+        (["--client-ca-file", "/no/such/file"], "--client-ca-file /no/such/file: No such file"),
+        (["--client-ca-file", __file__], "no PEM certificate in it"),
     ],
 )
 def test_what_it_cannot_start_with_is_said(settings: Any, words: list[str], said: str) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.authorities import PrivateAuthority
 from tests.with_servers import free_port, with_parent_death
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
@@ -64,6 +65,8 @@ class ControlPlane:
     kubeconfig: Path
     directory: Path
     token: str
+    # Of the certificate that the API server shows to webhooks; None where that is not known.
+    callers: PrivateAuthority | None = None
 
     def request(
         self,
@@ -136,8 +139,10 @@ def control_plane(directory: Path, *server_arguments: str) -> Iterator[ControlPl
         etcd, peer, port = free_port(), free_port(), free_port()
         token = secrets.token_urlsafe(24)
         _write_keys(directory, token)
+        callers = PrivateAuthority(directory / "callers")
+        _write_admission(directory, callers)
         plane = ControlPlane(
-            f"https://127.0.0.1:{port}", directory / "kubeconfig", directory, token
+            f"https://127.0.0.1:{port}", directory / "kubeconfig", directory, token, callers
         )
 
         def start(name: str, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -185,6 +190,7 @@ def _server_arguments(directory: Path, *, etcd: int, port: int) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--authorization-mode=RBAC", f"--token-auth-file={directory / 'tokens.csv'}",
+        f"--admission-control-config-file={directory / 'admission.json'}",
         "--allow-privileged=true", "--enable-priority-and-fairness=false",
     ]  # fmt: skip
 
@@ -199,6 +205,25 @@ def _write_keys(directory: Path, token: str) -> None:
         )
     )
     (directory / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
+
+
+def _write_admission(directory: Path, callers: PrivateAuthority) -> None:
+    """What the API server shows to webhooks, as docs/install.md says it."""
+    certificate, key = callers.client("kube-apiserver")
+    shown = {"client-certificate": str(certificate), "client-key": str(key)}
+    kubeconfig = directory / "webhooks.json"
+    users = [{"name": "*", "user": shown}]
+    kubeconfig.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": users}))
+    settings = {
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "WebhookAdmissionConfiguration",
+        "kubeConfigFile": str(kubeconfig),
+    }  # fmt: skip
+    names = ("ValidatingAdmissionWebhook", "MutatingAdmissionWebhook")
+    content = {
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+        "plugins": [{"name": name, "configuration": settings} for name in names],
+    }  # fmt: skip
+    (directory / "admission.json").write_text(json.dumps(content))
 
 
 def _write_kubeconfig(plane: ControlPlane) -> None:

@@ -1,6 +1,7 @@
 """`manage.py admission` as people start it, on a database that can be cut off."""
 
 import contextlib
+import http.client
 import json
 import os
 import selectors
@@ -121,9 +122,11 @@ class Guard:
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
+        assert self.plane.callers is not None
         command = [
             sys.executable, str(ROOT / "manage.py"), "admission",
             "--url", f"https://127.0.0.1:{self.port}", "--port", str(self.port),
+            "--client-ca-file", str(self.plane.callers.path),
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, env=self.environment, cwd=ROOT, preexec_fn=with_parent_death
@@ -151,6 +154,21 @@ class Guard:
                 return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+    def review(self, *, shown: tuple[Path, Path] | None) -> tuple[int, str]:
+        """What somebody is answered who asks a webhook with that certificate and key, or none.
+
+        Raises ssl.SSLError when the connection itself is refused.
+        """
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if shown is not None:
+            context.load_cert_chain(*shown)
+        asking = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
+        with contextlib.closing(asking):
+            asking.request("POST", "/validate/workloads", body=b"{}")
+            answer = asking.getresponse()
+            return answer.status, answer.read().decode()
 
     def until(self, holds: Any, what: str) -> Any:
         """The first true answer."""

@@ -1,10 +1,13 @@
 """The webhooks as a real API server asks them: what is refused, changed, kept and survived."""
 
 import contextlib
+import http.client
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from governance.access import principal_of
 from governance.domain import ApprovalForbidden, ApprovalState, Role
 from governance.models import Approval, Membership
 from governance.services.approvals import decide_approval
+from tests.authorities import PrivateAuthority
 from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, install_resources, numbers
 from tests.cluster.control_plane import ControlPlane, Refusal
 from tests.cluster.guard import Guard, guard, said
@@ -90,6 +94,20 @@ def refusal(plane: ControlPlane, path: str, found: dict[str, Any]) -> str:
     with pytest.raises(Refusal) as caught:
         plane.request("POST", path, found)
     return said(caught.value)
+
+
+def test_nobody_but_the_api_server_is_answered(
+    watch: Guard, shop: str, tmp_path: Path
+) -> None:  # all other tests here ask through it
+    status, said = watch.review(shown=None)
+    assert status == 403
+    assert "--client-ca-file" in said
+    assert watch.plane.callers is not None
+    known = watch.plane.callers.client("somebody-of-the-same")
+    assert watch.review(shown=known)[0] == 400  # heard: `{}` is no review
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        watch.review(shown=PrivateAuthority(tmp_path, name="Foreign").client("kube-apiserver"))
+    assert watch.page("/healthz")[0] == 200  # kubelets show no certificate
 
 
 def test_what_policy_denies_never_gets_in(plane: ControlPlane, watch: Guard, shop: str) -> None:

@@ -63,7 +63,7 @@ VARIANTS: dict[str, Object] = {
                    "tolerations": [{"key": "gpu", "operator": "Exists"}]},
         "node": {"runtimeClassName": "", "reportCa": {"configMap": "authority"}},
         "state": {"storageClassName": "fast"},
-        "admission": {"spool": {"storageClassName": "fast"}},
+        "admission": {"spool": {"storageClassName": "fast"}, "clientCa": {"configMap": "callers"}},
     },
 }  # fmt: skip
 WRONG: list[tuple[Object, str]] = [

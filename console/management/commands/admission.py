@@ -1,6 +1,7 @@
 """Run the admission webhooks: the API server asks before it takes a workload or a Goal in."""
 
 import os
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ class Command(BaseCommand):
             "system:serviceaccount:NAMESPACE:worker, say",
         )
         parser.add_argument(
+            "--client-ca-file", type=Path, metavar="FILE",
+            help="answer only callers with a client certificate of these authorities (PEM): what "
+            "the API server shows is said in its AdmissionConfiguration",
+        )  # fmt: skip
+        parser.add_argument(
             "--certificate-days",
             type=float,
             default=Terms().serving_seconds / DAY_SECONDS,
@@ -90,7 +96,7 @@ def _program(api: KubernetesApi, engine: PolicyEngine, options: dict[str, Any]) 
     service, url = _service(options["service"]), ""
     if service is None:
         url = (options["url"] or settings.ADMISSION_URL).rstrip("/")
-    shown = Shown()
+    shown = _shown(options["client_ca_file"])
     keeper = Keeper(
         api,
         shown,
@@ -127,6 +133,14 @@ def _program(api: KubernetesApi, engine: PolicyEngine, options: dict[str, Any]) 
         ],
         ready_file=Path(ready_file) if ready_file else None,
     )
+
+
+def _shown(client_authority: Path | None) -> Shown:
+    try:
+        return Shown(client_authority=client_authority)
+    except OSError as error:  # an SSLError is one
+        why = error.strerror if not isinstance(error, ssl.SSLError) else "no PEM certificate in it"
+        raise CommandError(f"--client-ca-file {client_authority}: {why}.") from error
 
 
 def _why_not_ready(keeper: Keeper, names: OwnNames) -> str:
