@@ -13,7 +13,7 @@ class TokenForm(PlainForm):
 
     name = forms.CharField(max_length=63, error_messages={"required": "say what the token is for."})
     permissions = forms.MultipleChoiceField(
-        required=False, choices=[(p.value, p.value) for p in Permission]
+        required=False, choices=[(p.value, p.value.replace("_", " ")) for p in Permission]
     )
     namespace = forms.RegexField(
         r"^(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)$",

@@ -1,6 +1,7 @@
 """Lists narrowed on the server: the filter's grammar, the time range, the four kinds of empty."""
 
 import datetime as dt
+import re
 from typing import Any
 
 import pytest
@@ -67,3 +68,46 @@ def test_the_kinds_of_empty_are_told_apart(people: Any, twins: Any, signed_in: A
     page = nobody.get("/goals").content.decode()
     assert "empty-no-right" in page
     assert "It needs the role viewer; ask" in page
+
+
+LISTS = (
+    "/agents", "/approvals", "/approvals/decided", "/approvals/delegations", "/audit/packs",
+    "/goals", "/releases", "/tokens", "/kill", "/lineage",
+)  # fmt: skip
+EMPTY = re.compile(r'<div class="empty empty-[a-z-]+".*?</div>', re.DOTALL)
+
+
+def empties(browser: Client, path: str) -> list[str]:
+    return EMPTY.findall(browser.get(path).content.decode())
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("who", ["operator", "viewer", "nobody"])
+def test_an_empty_list_offers_one_way_on(
+    path: str, who: str, signed_in: Any, people: Any, django_user_model: Any
+) -> None:
+    people["nobody"] = django_user_model.objects.create_user(username="nobody")
+    found = empties(signed_in(who), path)
+    assert found
+    for one in found:
+        ways = one.count('class="button') or one.count("<code>") or one.count("; ask ")
+        assert ways == 1, one
+
+
+@pytest.mark.parametrize(
+    "tab", ["/attempts", "/decisions", "/trace", "/lineage", "/attempts?time=..2001-01-01"]
+)
+def test_an_empty_part_of_a_goal_offers_one_way_on(tab: str, tower: Any, signed_in: Any) -> None:
+    tower.register("profiler")
+    tower.apply("alpha")
+    found = empties(signed_in("viewer"), f"/goals/default/alpha{tab}")
+    assert found
+    assert all(one.count('class="button') == 1 for one in found)
+
+
+def test_releases_say_once_that_there_are_none(signed_in: Any) -> None:
+    page = signed_in("viewer").get("/releases").content.decode()
+    assert page.count("Nothing was ever released.") == 1
+    narrowed = signed_in("viewer").get("/releases?q=nothing").content.decode()
+    assert "No release matches this filter and time." in narrowed
+    assert "Nothing was ever released." not in narrowed
