@@ -10,9 +10,10 @@ from django.db.models import Sum
 
 from agents.cluster import get_cluster
 from agents.cluster.base import ClusterError
+from agents.domain.states import AttemptState
 from agents.models import Attempt
 from goals.domain.objective import parse_objective
-from goals.domain.states import DesiredRun, EntryKind, Phase, Unit
+from goals.domain.states import DesiredRun, EntryKind, Phase, TaskState, Unit
 from goals.domain.units import UnitMismatch
 from goals.drawing import Chart, draw_series
 from goals.models import Account, Goal, LedgerEntry, Task
@@ -240,7 +241,7 @@ class TaskFacts:
     role: str
     gpus: int
     depends_on: tuple[str, ...]
-    state: str | None  # None before anything runs
+    state: str | None  # its own, or its newest run's; None before anything runs
     attempts: int
     attempt_uid: UUID | None  # the newest
     gpu_ms: int
@@ -270,22 +271,26 @@ class Runs:
 
     attempts: int = 0
     newest: UUID | None = None
+    state: str = ""  # of the newest
     gpu_ms: int = 0
     ran_ms: int = 0
     micro_usd: int = 0
 
-    def plus(self, attempt: tuple[UUID, int, int], micro_usd: int) -> "Runs":
-        """With one more, younger attempt: its uid, GPU time and running time."""
-        uid, gpu_ms, ran_ms = attempt
+    def plus(self, attempt: tuple[UUID, str, int, int], micro_usd: int) -> "Runs":
+        """With one more, younger attempt: its uid, state, GPU time and running time."""
+        uid, state, gpu_ms, ran_ms = attempt
         return Runs(
             self.attempts + 1,
             uid,
+            state,
             self.gpu_ms + gpu_ms,
             self.ran_ms + ran_ms,
             self.micro_usd + micro_usd,
         )
 
 
+# Of a task under way these say more than "running": its newest run waits, or was ended by us.
+SAID_BY_RUN = frozenset({AttemptState.PENDING, AttemptState.PAUSED, AttemptState.STOPPED})
 UNKNOWN_ESTIMATE: Mapping[str, Any] = {"p50": None, "p90": None, "source": "unknown"}
 
 
@@ -311,11 +316,11 @@ def _runs(goal: Goal, digest: str, costs: Mapping[UUID, int]) -> dict[str, Runs]
     """By task; read as tuples, for a Goal may have run ten thousand."""
     attempts = Attempt.objects.filter(goal_uid=goal.uid, graph_digest=digest)
     runs: dict[str, Runs] = {}
-    for task, uid, gpu_ms, ran_ms in attempts.order_by("created_at").values_list(
-        "task", "uid", "gpu_ms", "running_ms"
+    for task, uid, state, gpu_ms, ran_ms in attempts.order_by("created_at").values_list(
+        "task", "uid", "state", "gpu_ms", "running_ms"
     ):
         before = runs.get(task, Runs())
-        runs[task] = before.plus((uid, gpu_ms, ran_ms), costs.get(uid, 0))
+        runs[task] = before.plus((uid, state, gpu_ms, ran_ms), costs.get(uid, 0))
     return runs
 
 
@@ -397,7 +402,7 @@ def _task_facts(
         role=node["agent"]["role"],
         gpus=node["gpus"],
         depends_on=tuple(node["dependsOn"]),
-        state=state,
+        state=runs.state if state == TaskState.RUNNING and runs.state in SAID_BY_RUN else state,
         attempts=runs.attempts,
         attempt_uid=runs.newest,
         gpu_ms=runs.gpu_ms,

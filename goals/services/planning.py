@@ -279,7 +279,7 @@ def plan_step(goal: Goal, lease: Lease) -> bool:
             "Planned",
             True,
             reason="GraphBuilt",
-            message=f"{len(graph.nodes)} tasks, graph {graph.digest}.",
+            message=f"{_tasks(len(graph.nodes))}, graph {graph.digest}.",
         )
         set_phase(
             goal,
@@ -296,6 +296,10 @@ def graph_document(goal: Goal) -> dict[str, Any]:
     canonical = goal.graphs.values_list("canonical", flat=True).get(digest=goal.graph_digest)
     document: dict[str, Any] = json.loads(canonical)
     return document
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count:,} tasks"
 
 
 def judge_step(goal: Goal, lease: Lease) -> bool:

@@ -10,7 +10,7 @@ from django.test import Client
 
 from agents.models import Attempt
 from goals.pages import graph_view
-from goals.services.apply import apply_goal
+from goals.services.apply import apply_goal, cancel_goal, pause_goal
 from goals.services.verdicts import recorded_verdicts, verdict_rows
 from goals.views.goal_graph import graph_page
 from goals.views.goal_timeline import timeline
@@ -41,6 +41,24 @@ def test_the_overview_sets_what_ran_beside_what_was_planned(operator: Client, to
     assert ">Edit</a>" in said
     (attempt,) = Attempt.objects.all()
     assert f"/attempts/{attempt.uid}" in said
+
+
+def test_a_task_stands_where_its_newest_run_does(tower: Any) -> None:
+    tower.register("profiler")
+    goal = tower.reconcile(tower.apply().goal)
+
+    def state() -> str | None:
+        graph = graph_view(goal)
+        assert graph is not None
+        return graph.tasks[0].state
+
+    assert state() == "running"
+    pause_goal(goal, principal=tower.operator)
+    tower.reconcile(goal)
+    assert state() == "paused"
+    cancel_goal(goal, principal=tower.operator)
+    tower.reconcile(goal)
+    assert (goal.phase, state()) == ("Cancelled", "stopped")
 
 
 def test_a_timeline_has_a_bar_for_each_attempt_in_the_order_of_the_graph(tower: Any) -> None:

@@ -238,15 +238,17 @@ class FleetTower extends HTMLElement {
 
   changed(result) {
     this.map.spent = (this.map.spent ?? 0) + (result.ms ?? 0);
+    // A hub that has just begun sends an empty snapshot, and all it knows after it.
+    const isFirst = result.whole || this.state === "connecting";
     if (result.whole) {
       if (this.selectedUid) [this.wantedRun, this.keepsChosen] = [this.selectedUid, true]; // its slot may be another one now
       this.map.selected = -1;
       if (this.selection.restore()) this.showChosen();
       this.relayout(true);
-    } else if (result.membership || (!this.matcher.isEmpty && result.slots.length)) this.relayout();
+    } else if (result.membership || (!this.matcher.isEmpty && result.slots.length)) this.relayout(isFirst);
     if (!result.whole && result.slots.length) this.map.changed(result.slots);
     if (this.wantedRun) this.findWanted();
-    if (result.whole) {
+    if (isFirst) {
       clearTimeout(this.stripsDue);
       this.showWords(); // at once: strips of another moment beside this map would be wrong
     } else if (!this.stripsDue) {
