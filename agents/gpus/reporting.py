@@ -1,5 +1,6 @@
 """Sends samples to the API over HTTPS: for a node that must not reach the database."""
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -52,34 +53,63 @@ class Reporter:
         """Report one sample. Raises ReportFailed."""
         body = json.dumps(report_of(sample), allow_nan=False).encode()
         path = f"{self._root}/api/v1/nodes/{quote(sample.node, safe='')}/gpus"
+        connection, token = self._connection(), self._read_token()
         try:
-            status, said = self._put(path, body)
+            status, said = _put(connection, path, body, token=token)
+        except ssl.SSLCertVerificationError as error:
+            raise ReportFailed(self._distrust(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ReportFailed(f"{self._host} cannot be reached: {error}") from error
         if status != http.client.NO_CONTENT:
             raise ReportFailed(f"{self._host} answered HTTP {status}: {_detail(said)}")
 
-    def _put(self, path: str, body: bytes) -> tuple[int, bytes]:
-        connection = self._connection()
+    def _read_token(self) -> str:
         try:
-            headers = {
-                "Authorization": f"Bearer {self._token()}",
-                "Content-Type": "application/json",
-                "Connection": "close",
-            }
-            connection.request("PUT", path, body=body, headers=headers)
-            with connection.getresponse() as answer:
-                return answer.status, answer.read(ANSWER_MAX)
-        finally:
-            connection.close()
+            return self._token()
+        except (OSError, ValueError) as error:
+            raise ReportFailed(f"--token-file: the token cannot be read: {error}") from error
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._is_plain:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_seconds)
-        context = ssl.create_default_context(cafile=self._authority)
+        try:
+            context = ssl.create_default_context(cafile=self._authority)
+        except ssl.SSLError as error:
+            raise ReportFailed(
+                f"--ca-file {self._authority}: no PEM certificate is in it."
+            ) from error
+        except OSError as error:
+            raise ReportFailed(f"--ca-file {self._authority}: {error.strerror}.") from error
         return http.client.HTTPSConnection(
             self._host, self._port, timeout=self._timeout_seconds, context=context
         )
+
+    def _distrust(self, error: ssl.SSLCertVerificationError) -> str:
+        """Why the server's certificate is not taken, and what helps."""
+        match error.verify_code:
+            case 9 | 10:  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
+                remedy = "renew it, or set the clocks"
+            case 62 | 64:  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
+                remedy = "report to a name that is in it"
+            case _:
+                remedy = "name the authority that signed it in --ca-file"
+        said = error.verify_message.rstrip(".")
+        return f"the certificate of {self._host} is not trusted ({said}): {remedy}."
+
+
+def _put(
+    connection: http.client.HTTPConnection, path: str, body: bytes, *, token: str
+) -> tuple[int, bytes]:
+    """Status and body of the answer."""
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "Connection": "close",
+    }
+    with contextlib.closing(connection):
+        connection.request("PUT", path, body=body, headers=headers)
+        with connection.getresponse() as answer:
+            return answer.status, answer.read(ANSWER_MAX)
 
 
 def token_in(path: Path) -> Callable[[], str]:

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ from agents.models import GpuDevice, GpuNode
 from governance.access import principal_of
 from governance.models import JournalRecord, Membership
 from governance.services.tokens import create_token
+from tests.authorities import PrivateAuthority
 from tests.goals.gpu_fleet import card, part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,14 +242,29 @@ class _Server(BaseHTTPRequestHandler):
         return
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of callers that leave in the middle of a handshake."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        return
+
+
 @pytest.fixture
-def server() -> Iterator[Any]:
-    one: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
-    one.answers = (204, {}, b"")
-    threading.Thread(target=one.serve_forever, daemon=True).start()
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Serving, unless the parameter says that it is not yet."""
+    one: Any = _Quiet(("127.0.0.1", 0), _Server)
+    one.answers, one.heard, one.is_serving = (204, {}, b""), None, False
+    if getattr(request, "param", True):
+        _serve(one)
     yield one
-    one.shutdown()
+    if one.is_serving:
+        one.shutdown()
     one.server_close()
+
+
+def _serve(server: Any) -> None:
+    server.is_serving = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def test_the_token_is_read_with_each_report_and_sent_to_the_path_of_the_node(
@@ -262,8 +279,71 @@ def test_the_token_is_read_with_each_report_and_sent_to_the_path_of_the_node(
         assert (path, sent) == ("/base/api/v1/nodes/n%2F1/gpus", f"Bearer {token}")
         assert len(json.loads(body)["devices"]) == 2
     file.unlink()
-    with pytest.raises(ReportFailed, match="No such file"):
+    with pytest.raises(ReportFailed, match=r"--token-file: .*No such file"):
         report(_sample())
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> PrivateAuthority:
+    return PrivateAuthority(tmp_path / "authority")
+
+
+def _secured(server: Any, certificate: tuple[Path, Path]) -> str:
+    """The URL of the server, which shows this certificate from now on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return f"https://127.0.0.1:{server.server_address[1]}"
+
+
+@pytest.mark.parametrize("server", [False], indirect=True)
+def test_the_program_reports_over_tls_of_a_private_authority(
+    server: Any, authority: PrivateAuthority, tmp_path: Path
+) -> None:
+    url = _secured(server, authority.server("127.0.0.1"))
+    _serve(server)
+    (tmp_path / "token").write_text("of-the-node")
+    command = [
+        sys.executable, "manage.py", "node", "--once", "--name", "far-node", "--report-to", url,
+        "--token-file", str(tmp_path / "token"), "--ca-file", str(authority.path),
+    ]  # fmt: skip
+    environment = {"PATH": os.environ["PATH"], "CLEARANCE_DATA": str(tmp_path / "none")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    path, sent, _ = server.heard
+    assert (path, sent) == ("/api/v1/nodes/far-node/gpus", "Bearer of-the-node")
+
+
+@pytest.mark.parametrize("server", [False], indirect=True)
+@pytest.mark.parametrize(
+    ("hosts", "until_hours", "trusted", "said"),
+    [
+        (("other.example",), 1, "ca.crt", "name that is in it"),
+        (("127.0.0.1",), -1, "ca.crt", "has expired.: renew it"),
+        (("127.0.0.1",), 1, None, "--ca-file"),
+        (("127.0.0.1",), 1, "foreign", "--ca-file"),
+        (("127.0.0.1",), 1, "server.key", "no PEM certificate is in it"),
+        (("127.0.0.1",), 1, "nowhere", "No such file or directory"),
+    ],
+)
+def test_a_server_that_is_not_the_one_gets_no_token(
+    server: Any, authority: PrivateAuthority, hosts: tuple[str, ...], until_hours: int,
+    trusted: str | None, said: str,
+) -> None:  # fmt: skip
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=until_hours)
+    url = _secured(server, authority.server(*hosts, until=until))
+    _serve(server)
+    file = None if trusted is None else authority.directory / trusted
+    if trusted == "foreign":
+        file = PrivateAuthority(authority.directory / "foreign", name="Foreign").path
+    report = Reporter(url, token=lambda: "secret", authority=file)
+    with pytest.raises(ReportFailed, match=said) as failed:
+        report(_sample())
+    assert "_ssl.c" not in str(failed.value)
+    assert "secret" not in str(failed.value)
+    assert server.heard is None
 
 
 @pytest.mark.parametrize(
