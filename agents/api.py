@@ -1,6 +1,6 @@
 """API of agents at work: identity and outputs; and of people looking at them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -39,6 +39,7 @@ from agents.services.identity import (
     revoke_identity,
 )
 from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
+from agents.signals import conduct_asked
 from governance.access import NotAllowed, NotVisible, narrowed_by, within
 from governance.domain import Permission
 
@@ -181,8 +182,12 @@ def get_agent(request: HttpRequest, namespace: str, name: str) -> Agent:
 
 @router.get("/agents/{namespace}/{name}/drift", response=list[DriftOut])
 def get_agent_drift(request: HttpRequest, namespace: str, name: str) -> list[dict[str, Any]]:
-    """What each running attempt does otherwise than the registration says now."""
-    return [
+    """What runs otherwise than it is registered, what it does, and what drifted lately."""
+    agent = _visible_agent(request, namespace, name)
+    conduct: dict[UUID, Any] = {}
+    for _, told in conduct_asked.send(sender=Agent, agent=agent):
+        conduct.update(cast("dict[UUID, Any]", told))
+    running = [
         {
             "attempt": one.attempt.uid,
             "generation": one.generation,
@@ -191,9 +196,16 @@ def get_agent_drift(request: HttpRequest, namespace: str, name: str) -> list[dic
                 for d in one.differences
             ],
             "recalled": [d.digest for d in one.digests if d.standing == "recalled"],
+            "conduct": conduct.pop(one.attempt.uid, None),
         }
-        for one in drift_of(_visible_agent(request, namespace, name))
+        for one in drift_of(agent)
     ]
+    ended = [
+        {"attempt": uid, "generation": None, "differences": [], "recalled": [], "conduct": one}
+        for uid, one in conduct.items()
+        if one["standing"]
+    ]
+    return [*running, *ended]
 
 
 @router.post("/agents/{namespace}/{name}/revoke", response=RevokedOut)

@@ -173,10 +173,40 @@ class DifferenceOut(Schema):
     registered: str
 
 
+class ConductOut(Schema):
+    """What an attempt did lately, and what policy said of it; None is not known.
+
+    `standing` is "", "asked" (paused until a person answers) or "stopped"; the seconds are from
+    the offending span's arrival.
+    """
+
+    outcome: str
+    messages: list[str]
+    judged_at: dt.datetime | None
+    decision: UUID | None
+    actions: int
+    orphans: int
+    targets: list[str]
+    models: list[str]
+    confidence: float | None
+    confidence_before: float | None
+    standing: str
+    answer: str
+    approval: UUID | None
+    offending_span: str
+    drifted_at: dt.datetime | None
+    revoked_after_seconds: float | None
+    ended_after_seconds: float | None
+
+
 class DriftOut(Schema):
-    """A running attempt against the registration now; `recalled` digests it has read."""
+    """An attempt that runs, against the registration now, or one that drifted lately.
+
+    `recalled` are digests it has read.
+    """
 
     attempt: UUID
     generation: int | None
     differences: list[DifferenceOut]
     recalled: list[str]
+    conduct: ConductOut | None

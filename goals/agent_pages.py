@@ -1,6 +1,7 @@
 """What the pages of agents show: what one may do, its identities, its registrations, its record."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +14,7 @@ from agents.domain.states import ACTIVE_STATES
 from agents.models import Agent, AgentRevision, Attempt, IssuedSvid
 from agents.services.drift import differences, registered_manifest
 from goals.domain.states import ReleaseState
-from goals.models import Release
+from goals.models import AttemptConduct, Release
 from governance.access import Principal, visible_decisions
 from governance.models import Decision
 
@@ -52,21 +53,27 @@ class Pulse:
 
 
 def pulses(agents: list[Agent]) -> dict[Any, Pulse]:
-    """What runs of each agent, in one query however many they are."""
+    """What runs of each agent, and what of it waits for a person's word: two queries for all."""
     by_pk = {agent.pk: agent for agent in agents}
     running: dict[Any, list[Attempt]] = {pk: [] for pk in by_pk}
     found = Attempt.objects.filter(agent__in=agents, state__in=ACTIVE_STATES)
     for attempt in found.order_by("-created_at")[:RUNNING_MAX]:
         running[attempt.agent_id].append(attempt)
-    return {pk: _pulse(by_pk[pk], attempts) for pk, attempts in running.items()}
+    held = AttemptConduct.objects.filter(answer="").exclude(standing="")
+    held = held.filter(agent_name__in={one.name for one in agents})
+    drifters = Counter(held.values_list("namespace", "agent_name"))
+    return {
+        pk: _pulse(by_pk[pk], attempts, drifters[by_pk[pk].namespace, by_pk[pk].name])
+        for pk, attempts in running.items()
+    }
 
 
-def _pulse(agent: Agent, attempts: list[Attempt]) -> Pulse:
+def _pulse(agent: Agent, attempts: list[Attempt], held: int) -> Pulse:
     registered = registered_manifest(agent) if attempts else None
     return Pulse(
         running=len(attempts),
         revoked=sum(attempt.identity_revoked_at is not None for attempt in attempts),
-        drifted=sum(bool(registered and differences(one, registered)) for one in attempts),
+        drifted=held + sum(bool(registered and differences(one, registered)) for one in attempts),
     )
 
 

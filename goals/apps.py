@@ -8,6 +8,7 @@ class GoalsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from agents.signals import conduct_asked  # noqa: PLC0415 - as the others
         from goals import receivers  # noqa: PLC0415 - needs loaded models
         from governance import signals  # noqa: PLC0415 - needs loaded models
 
@@ -17,5 +18,6 @@ class GoalsConfig(AppConfig):
             (signals.approval_touched, receivers.tell_touched),
             (signals.stakes_asked, receivers.tell_stakes),
             (signals.spend_asked, receivers.tell_spend),
+            (conduct_asked, receivers.tell_conduct),
         ):
             signal.connect(receiver, dispatch_uid=f"goals.{receiver.__name__}")

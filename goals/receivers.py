@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from agents.models import Agent
+from goals.conduct_pages import conduct_documents
 from goals.events import hint_on_commit, ring_on_commit
 from goals.models import Account, Goal
 from goals.services.drifting import apply_drift_answer
@@ -70,3 +72,8 @@ def tell_spend(
     for goal_uid, unit, amount in settled.values_list("goal_id", "unit", "settled"):
         found.setdefault(goal_uid, {})[unit] = amount
     return found
+
+
+def tell_conduct(sender: object, *, agent: Agent, **_: Any) -> dict[UUID, dict[str, Any]]:
+    """What this agent's attempts did lately, and what policy said of it."""
+    return conduct_documents(agent)

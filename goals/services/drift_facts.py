@@ -7,7 +7,7 @@ from typing import Any, Final
 from goals.models import AttemptConduct, Goal
 from goals.services.conduct import Judged
 from governance.models import BundleVersion
-from governance.services.approvals import Fact
+from governance.services.approvals import Fact, plain_text
 from lineage.telemetry import get_telemetry
 from lineage.telemetry.base import TelemetryError
 
@@ -150,7 +150,7 @@ def _identity(judged: Judged, *, is_stopped: bool) -> str:
 
 
 def _joined(texts: Sequence[str]) -> str | None:
-    shown = ", ".join(one[:TEXT_MAX] for one in texts[:SHOWN])
+    shown = ", ".join(plain_text(one[:TEXT_MAX]) for one in texts[:SHOWN])
     if len(texts) > SHOWN:
         shown += f" and {len(texts) - SHOWN} more"
     return shown or None

@@ -20,6 +20,7 @@ from agents.services.drift import AttemptDrift, drift_of
 from agents.services.identity import revoke_agent_identities, revoke_identity
 from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
 from goals.agent_pages import decision_counts, live_svids, released_digests, revision_views
+from goals.conduct_pages import conduct_views
 from goals.forms import RevokeForm
 from governance.access import NotVisible, Principal, visible_records, within
 from governance.domain import Permission
@@ -125,6 +126,7 @@ def _page(
         "drift": drift,
         "telling": Paginator(_telling(drift), TELLING).get_page(request.GET.get("drift")),
         "drifted": sum(one.has_drifted for one in drift),
+        "conduct": conduct_views(agent),
         "svids": live_svids(agent, page=request.GET.get("identities")),
         "running": attempts.filter(state__in=ACTIVE_STATES).count(),
         "standing": standing.count(),

@@ -16,6 +16,7 @@ from agents.cluster.base import ClusterError
 from agents.models import Attempt, IssuedSvid
 from agents.selectors import visible_agents, visible_attempts
 from goals.agent_pages import pulses
+from goals.conduct_pages import conduct_view
 from goals.models import Goal, LedgerEntry
 from goals.pages import gpu_sources, metering_word
 from governance.access import NotVisible
@@ -94,6 +95,7 @@ def attempt_detail(request: HttpRequest, uid: UUID) -> HttpResponse:
         "attempt": attempt,
         "goal": Goal.objects.filter(pk=attempt.goal_uid).first(),
         "svids": svids,
+        "conduct": conduct_view(attempt),
         "identity": _identity_word(attempt, svids),
         "metering": metering_word(attempt, gpu_sources()),
         "output": output,

@@ -1,12 +1,15 @@
 """Drift: what attempts do is judged, a drifter is ended at once, and a human has the next word."""
 
+import html
 import json
+import re
 from collections import Counter
 from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from agents.models import Attempt
@@ -374,6 +377,65 @@ def test_a_changed_goal_takes_its_question_back(tower: Tower) -> None:
     assert not Approval.objects.filter(kind="drift", state="pending").exists()
     tower.reconcile(goal)
     assert goal.phase == Phase.RUNNING
+
+
+def signed_in(tower: Tower, name: str) -> Client:
+    client = Client()
+    client.force_login(tower.people[name])
+    return client
+
+
+def text_of(client: Client, path: str) -> str:
+    response = client.get(path)
+    assert response.status_code == 200, path
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", response.content.decode())))
+
+
+def test_people_see_what_drifted_how_fast_and_why(tower: Tower) -> None:
+    goal = started(tower)
+    offence = act(tower, only(goal), change__target="users-db", action__confidence=0.9)
+    tower.reconcile(goal)
+    attempt, approver = only(goal), signed_in(tower, "approver")
+    inbox = text_of(approver, "/approvals")
+    assert "tuner of default/reduce-p99-latency drifted" in inbox
+    assert "outside its scope" in inbox
+    path = f"/approvals/{question(goal).uid}"
+    card = text_of(approver, path)
+    for words in (
+        "clearance.drift.deny, drift.rego:", "(starter version 1)", "revoked, and nothing is",
+        "From the span to the end of the workload", "a new attempt with a new identity",
+        "lands as Failed (Drifted)", "unverified", "change.target: users-db",
+    ):  # fmt: skip
+        assert words in card, words
+    links = approver.get(path).content.decode()
+    decision = AttemptConduct.objects.get().decision_uid
+    for link in (f"/spans/{offence}", f"/decisions/{decision}", f"/attempts/{attempt.uid}"):
+        assert f'href="{link}"' in links
+    viewer = signed_in(tower, "viewer")
+    for page in ("/agents/default/tuner", f"/attempts/{attempt.uid}"):
+        told = text_of(viewer, page)
+        for words in ("drifted: ended", "Identity revoked after", "waits for an answer",
+                      "1, of which 0 named no", "0.90 now, unknown before"):  # fmt: skip
+            assert words in told, (page, words)
+    assert "1 drifted" in text_of(viewer, "/agents")
+    (told,) = viewer.get("/api/v1/agents/default/tuner/drift").json()
+    assert told["attempt"] == str(attempt.uid)
+    seen = told["conduct"]
+    assert (seen["standing"], seen["outcome"], seen["targets"]) == ("stopped", "deny", ["users-db"])
+    assert seen["offending_span"] == offence
+    assert 0 <= seen["revoked_after_seconds"] <= seen["ended_after_seconds"] + 5
+
+
+def test_names_that_agents_choose_are_escaped_and_kept_whole(tower: Tower) -> None:
+    goal = started(tower)
+    bad = "<script>alert(1)</script>\u202e"
+    act(tower, only(goal), change__target=bad, name=bad)
+    tower.reconcile(goal)
+    approver = signed_in(tower, "approver")
+    for page in (f"/approvals/{question(goal).uid}", "/approvals", "/agents/default/tuner"):
+        body = approver.get(page).content.decode()
+        assert "alert(1)" in body, page
+        assert "<script>alert" not in body
 
 
 # Every write is tried with CRASH_STRIDE=1, as in test_crashes.
