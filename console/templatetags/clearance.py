@@ -180,6 +180,12 @@ def moment(value: dt.datetime | None) -> Any:
     return UNKNOWN if value is None else _time(value, f"{value:%Y-%m-%d %H:%M:%S}")
 
 
+@register.filter
+def instant(text: str | None) -> Any:
+    """A moment as Kubernetes writes it (RFC 3339), like any other."""
+    return moment(dt.datetime.fromisoformat(text)) if text else UNKNOWN
+
+
 def _time(value: dt.datetime, text: str, *, is_relative: bool = False) -> SafeString:
     utc = value.astimezone(dt.UTC)
     exact = utc.isoformat(" ", "seconds")[:19]
