@@ -357,6 +357,36 @@ def test_without_an_answer_of_policy_nothing_is_started_and_nothing_ended(tower:
     assert len(tower.attempts(goal)) == 3
 
 
+def test_conduct_that_cannot_be_judged_while_other_can_is_put_before_a_human(
+    tower: Tower,
+) -> None:
+    goal = started(tower, agents="tuner, scout")
+    starter = BundleVersion.objects.get()
+    stumbles = {
+        "path": "stumble.rego",
+        "source": "package clearance.drift\nimport rego.v1\n"
+        'deny contains "never" if { some name in input.actions.names; to_number(name) == 1 }\n',
+    }
+    BundleVersion.objects.filter(pk=starter.pk).update(
+        modules=[*starter.modules, stumbles], digest="sha256:" + "9" * 64
+    )
+    attempt, sibling = tower.attempts(goal)
+    act(tower, attempt, change__target="orders-db")  # no number: the built-in fails
+    act(tower, sibling, action__confidence=0.9)
+    tower.reconcile(goal)
+    tower.reconcile(goal)
+    attempt.refresh_from_db()
+    sibling.refresh_from_db()
+    assert (attempt.state, attempt.identity_revoked_at) == ("paused", None)
+    assert sibling.state == "running"
+    assert "could not judge" in facts(question(goal))["why"]
+    answer(tower, goal, approve=True)
+    tower.reconcile(goal)
+    attempt.refresh_from_db()
+    assert attempt.state == "running"
+    assert says(goal, "Judged")[0] != "False"  # a human has answered for it
+
+
 def test_what_ended_before_it_was_judged_does_not_count_either(tower: Tower) -> None:
     goal = started(tower)
     act(tower, only(goal), change__target="users-db")
