@@ -31,6 +31,7 @@ from goals.operator.resources import (
     AGREED,
     FINALIZER,
     MADE_FROM,
+    WITH_ACCOUNTS,
     Agreement,
     condition,
     digest_of,
@@ -376,11 +377,11 @@ def _instant(text: str) -> dt.datetime:
 
 
 def rows_of(keys: Collection[Key]) -> dict[Key, Goal]:
-    """The rows of many keys, with their accounts, in two queries."""
+    """The rows of many keys, with their accounts, in three queries."""
     namespaces, names = {key[0] for key in keys}, {key[1] for key in keys}
     rows = Goal.objects.filter(
         namespace__in=namespaces, name__in=names, deleted_at__isnull=True
-    ).prefetch_related("accounts")
+    ).prefetch_related(*WITH_ACCOUNTS)
     return {(row.namespace, row.name): row for row in rows}
 
 

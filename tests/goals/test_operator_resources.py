@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from goals.domain.states import Phase
 from goals.models import Account
 from goals.operator.resources import status_of
+from goals.selectors import account_document
+from goals.services.steering import cancel_goal
 
 pytestmark = pytest.mark.django_db
 FOUND: dict[str, Any] = {"metadata": {"generation": 1}}
@@ -27,3 +30,20 @@ def test_what_is_spent_is_said_in_the_unit_of_its_limit(
     Account.objects.filter(goal=goal, unit="gpu_ms").update(settled=settled_ms)
     status = status_of(goal, FOUND, [])
     assert (status["spent"], status["limit"]) == (spent, limit)
+
+
+def test_a_goal_that_has_landed_shows_the_limit_it_had(tower: Any, twins: Any) -> None:
+    tower.register("profiler")
+    for wanted in ("50 GPU-minutes, 1k tokens", "40 GPU-minutes, 1k tokens"):
+        goal = tower.apply("lands", budget=wanted).goal
+        Account.objects.filter(goal=goal, unit="gpu_ms").update(settled=90_000)
+        cancel_goal(goal, principal=tower.operator)
+        goal = tower.reconcile(goal)
+        assert goal.phase == Phase.CANCELLED
+        status = status_of(goal, FOUND, [])
+        assert status["spent"] == "1.5 GPU-minutes, 0 tokens"
+        assert status["limit"] == wanted
+        if wanted.startswith("50"):  # as the console says it
+            (gpu, _) = map(account_document, goal.accounts.all())
+            assert (gpu["granted"], gpu["settled"]) == (3_000_000, 90_000)
+    assert status["returned"] == "38.5 GPU-minutes, 1000 tokens"
