@@ -20,6 +20,7 @@ LABEL = 190  # of the width, for the names
 ROW = 26
 AXIS = 24
 TICKS = 5
+HALF_LETTER = 3.5  # of a tick's word, which stands about its place
 LEAST = 3.0  # a bar that can be seen and pressed
 NAME_SHOWN = 24
 SCALES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
@@ -122,7 +123,8 @@ class _Axis:
         step = next((s for s in SCALES if self.seconds / s <= TICKS), SCALES[-1])
         step = max(step, -(-int(self.seconds) // (TICKS * step)) * step)
         moments = range(0, int(self.seconds) + 1, step)
-        return tuple((self.x(self.start + dt.timedelta(seconds=s)), _clock(s)) for s in moments)
+        places = [(self.x(self.start + dt.timedelta(seconds=s)), _clock(s)) for s in moments]
+        return tuple((x, word) for x, word in places if x + len(word) * HALF_LETTER <= WIDTH)
 
 
 def _clock(seconds: int) -> str:

@@ -72,6 +72,7 @@ def test_a_timeline_has_a_bar_for_each_attempt_in_the_order_of_the_graph(tower: 
     bars = [bar for row in drawn.rows for bar in row.bars if bar.url]
     assert len(bars) == Attempt.objects.filter(started_at__isnull=False).count()
     assert all(0 < bar.x <= drawn.width and bar.x + bar.width <= drawn.width for bar in bars)
+    assert all(x + 18 <= drawn.width for x, _ in drawn.ticks)  # half of "+0:01"
 
 
 def big_graph(tasks: int) -> Any:

@@ -7,6 +7,7 @@ const HEAD = 1.6; // first guess of the room for a group's name, in cells
 const LEAST_HEAD = 0.5;
 const MOST_HEAD = 5; // beyond it names would take more room than agents
 const GAP = 1; // between blocks
+const LEAST_NAME = 24; // pixels: three letters and what says that there were more
 const WIDTHS = [0.7, 0.85, 1, 1.06, 1.15, 1.3, 1.5, 1.8, 2.3]; // tried against the ideal
 const BY_NAME = new Intl.Collator("en", { numeric: true }); // goal-2 before goal-10
 const FOREIGN_GROUP = "foreign"; // Goals have numbers
@@ -22,8 +23,15 @@ export function layOut(store, slots, by, { width, height, namePixels, mostScale 
   const groups = groupsOf(store, slots, by);
   const box = { width, height, mostScale };
   const scale = best(groups, box, HEAD).scale;
-  const head = Math.min(Math.max((1.3 * namePixels) / scale, LEAST_HEAD), MOST_HEAD);
+  const wanted = Math.min(Math.max((1.3 * namePixels) / scale, LEAST_HEAD), MOST_HEAD);
+  const head = areMostNamed(groups, best(groups, box, wanted).scale) ? wanted : LEAST_HEAD;
   return place(store, groups, slots.length, best(groups, box, head).wide, head);
+}
+
+/** Whether something would be left of most names; if not, their room is the agents'. */
+function areMostNamed(groups, scale) {
+  const named = groups.filter((group) => blockSize(group.slots.length)[0] * scale >= LEAST_NAME);
+  return 2 * named.length >= groups.length;
 }
 
 /** The width of the rows, in cells, at which the whole is seen largest. */
