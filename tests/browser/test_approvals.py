@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, Person, chromium, person
+from tests.browser.chromium import PHONE, Person, person
 from tests.browser.people import make_people
 from tests.console.real_tower import ROOT, RealTower
 
@@ -46,12 +46,6 @@ def uids(tower: RealTower) -> dict[str, str]:
     )
     found: dict[str, str] = json.loads(made.stdout)
     return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def signed_in(browser: Any, tower: RealTower, name: str, **screen: Any) -> Person:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, chromium
+from tests.browser.chromium import PHONE
 from tests.browser.test_lineage import fits, seed, signed_in
 from tests.console.real_tower import RealTower
 
@@ -23,12 +23,6 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTower]:
         yield one
     finally:
         one.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def test_the_journal_is_searched_and_its_chain_verified(tower: RealTower, browser: Any) -> None:

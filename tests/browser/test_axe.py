@@ -12,9 +12,9 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from tests.browser.axe import CONTRAST, Axe
-from tests.browser.chromium import DESKTOP, PHONE, Person, chromium, person
+from tests.browser.chromium import DESKTOP, PHONE, Person, person
 from tests.browser.pages import NOT_PAGES, PAGES, Page, Visit
-from tests.browser.site import Site, site
+from tests.browser.site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -27,18 +27,6 @@ document.addEventListener("securitypolicyviolation", event => {
   (globalThis.violations ??= []).push(`${event.violatedDirective} ${event.blockedURI}`);
 });
 """
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("axe")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 class Visitor:

@@ -1,26 +1,12 @@
 """What is not ours in a real browser: apart on the Tower, not steered, with what is proposed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.browser.chromium import chromium
-from tests.browser.site import Site, site
+from tests.browser.site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("catalogue")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def test_what_is_not_ours_is_on_the_tower_and_is_not_steered(browser: Any, console: Site) -> None:

@@ -1,34 +1,13 @@
 """Consequential steps ask first: by keyboard, with the focus given back, and without JavaScript."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, Person, chromium
-from tests.browser.site import Site, site
+from tests.browser.chromium import PHONE, Person
+from tests.browser.site import Site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("confirms")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture
-def ada(browser: Any, console: Site) -> Iterator[Person]:
-    one = console.person(browser, "ada")
-    yield one
-    assert one.complaints == []
-    one.page.context.close()
 
 
 class Question:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.agents.nvml_library import card_uuid, compile_library, slice_uuid
 from tests.browser.axe import Axe
-from tests.browser.chromium import PHONE, Person, chromium, person
+from tests.browser.chromium import PHONE, Person, person
 from tests.browser.people import make_people
 from tests.console.real_tower import RealTower, eventually
 
@@ -54,12 +54,6 @@ def tower(tmp_path_factory: pytest.TempPathFactory, cards: Cards) -> Iterator[Re
         yield one
     finally:
         one.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def look(browser: Any, tower: RealTower, name: str = "vera", **screen: Any) -> Person:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, Person, chromium, person
+from tests.browser.chromium import PHONE, Person, person
 from tests.browser.people import PASSWORD, make_people
 from tests.console.real_tower import RealTower
 
@@ -49,12 +49,6 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTower]:
         yield one
     finally:
         one.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def register_agent(url: str) -> None:

@@ -2,14 +2,13 @@
 
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.chromium import Person, chromium
-from tests.browser.site import Site, site
+from tests.browser.chromium import Person
+from tests.browser.site import Site
 from tests.console.real_tower import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -37,18 +36,6 @@ spec:
   budget: 50 GPU-minutes
   agents: [spender]
 """
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("keys")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 class Typist:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser.chromium import PHONE, Person, chromium, person
+from tests.browser.chromium import PHONE, Person, person
 from tests.browser.people import PASSWORD, make_people
 from tests.console.real_tower import ROOT, RealTower
 
@@ -52,12 +52,6 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTower]:
 @pytest.fixture(scope="module")
 def made(tower: RealTower) -> dict[str, str]:
     return seed(tower)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def url(tower: RealTower) -> str:

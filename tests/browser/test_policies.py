@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import DESKTOP, PHONE, Person, chromium, person
+from tests.browser.chromium import DESKTOP, PHONE, Person, person
 from tests.browser.people import PASSWORD
 from tests.console.real_tower import ROOT, RealTower, eventually
 
@@ -66,12 +66,6 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTower]:
         yield one
     finally:
         one.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 class Api:

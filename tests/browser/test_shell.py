@@ -4,45 +4,24 @@ import csv
 import json
 import re
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.browser.axe import Axe
-from tests.browser.chromium import PHONE, Person, chromium
-from tests.browser.site import Site, site
+from tests.browser.chromium import PHONE, Person
+from tests.browser.people import PASSWORD
+from tests.browser.site import Site
 from tests.console.real_tower import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
-PASSWORD = "correct horse battery staple"  # of everybody on the site
 SPENDS = """
 apiVersion: orchestration.ai/v1
 kind: Goal
 metadata: {name: counted, namespace: keys}
 spec: {objective: "loss < 0.1", budget: 1 GPU-second, agents: [spender]}
 """
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("shell")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture
-def ada(browser: Any, console: Site) -> Iterator[Person]:
-    one = console.person(browser, "ada")
-    yield one
-    assert one.complaints == []
-    one.page.context.close()
 
 
 def focused(one: Person) -> str:

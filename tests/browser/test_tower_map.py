@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import PHONE, Person, chromium, person
+from tests.browser.chromium import PHONE, Person, person
 from tests.browser.people import make_people
 from tests.console.real_tower import ROOT, RealTower, eventually
 
@@ -52,12 +52,6 @@ def fleet(tower: RealTower) -> Iterator[None]:
     process.kill()
     process.wait()
     process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def settings_of(tower: RealTower) -> dict[str, str]:

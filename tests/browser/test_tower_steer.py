@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import Person, chromium, person
+from tests.browser.chromium import Person, person
 from tests.browser.people import make_people
 from tests.console.real_tower import ROOT, RealTower
 
@@ -51,12 +51,6 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTower]:
         yield one
     finally:
         one.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
 
 
 def look(browser: Any, tower: RealTower, name: str, path: str = RUNNING) -> Person:
