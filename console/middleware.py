@@ -172,7 +172,13 @@ def refusal(
     """
     if request.path.startswith(API_PREFIX):
         return problem_response(status, title=title, detail=detail, **members)
-    context = {"status": int(status), "title": title, "detail": detail, "frame": "bare.html"}
+    context = {
+        "status": int(status),
+        "title": title,
+        "detail": detail,
+        "frame": "bare.html",
+        **members,
+    }
     if request.headers.get("HX-Request") == "true":
         response = render(request, "_refusal.html", context, status=int(status))
         response["HX-Retarget"] = "#refusal"  # above the page, which stays as it is
