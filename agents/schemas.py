@@ -163,6 +163,11 @@ class AttemptOut(Schema):
     finished_at: dt.datetime | None
     identity_revoked_at: dt.datetime | None
     identity_revoked_reason: str
+    models: list[str] = Field(description="it may use, the preferred first; empty: none is named")
+
+    @staticmethod
+    def resolve_models(attempt: Any) -> list[str]:
+        return list(attempt.specification.get("models", []))
 
 
 class DifferenceOut(Schema):

@@ -271,6 +271,11 @@ def test_the_page_offers_and_takes_it(tower: Any, client: Any) -> None:
     assert client.post(url, {**posted, "model": "small"}).status_code == 302
     said = client.get(reverse("approval_detail", args=[one.uid])).content.decode()
     assert "goes on with less: no bigger model than small." in said
+    tower.reconcile(goal)
+    small = tower.attempts(goal)[1]
+    page = client.get(reverse("attempt_detail", args=[small.uid])).content.decode()
+    assert '<dd>small <span class="quiet">are allowed' in page
+    assert client.get(f"/api/v1/attempts/{small.uid}").json()["models"] == ["small"]
     decided = client.get(reverse("approval_decided")).content.decode()
     assert "degraded: no bigger model than small" in decided
 
