@@ -96,7 +96,9 @@ def ensure_starter_bundle(*, identity: str) -> BundleVersion:
     Repeating it changes nothing; a starter bundle that came with a newer product is kept as draft.
     """
     bundle = load_starter_bundle()
-    version = save_bundle(
+    # Also where somebody has built on it since: its newest version is another one then.
+    kept = BundleVersion.objects.filter(name=STARTER, digest=bundle.digest).order_by("version")
+    version = kept.first() or save_bundle(
         STARTER,
         modules=bundle.modules,
         parameters=bundle.data,

@@ -6,6 +6,7 @@ import pytest
 
 from governance.domain import Stage
 from governance.models import BundleVersion, Decision, JournalRecord
+from governance.services.bundles import ensure_starter_bundle
 from governance.services.drafts import DraftInvalid, read_draft
 from tests.governance.policy_people import NO_SPENDERS, Hand, make_hands, starter_files
 from tests.towers import Tower
@@ -170,6 +171,13 @@ def test_save_signs_a_new_draft_and_the_same_again_is_the_same(hands: dict[str, 
     assert "/people/ada" in read["signature_text"]
     record = JournalRecord.objects.filter(action="bundle.saved").latest("seq")
     assert (record.actor_id, record.object_id) == ("ada", "starter@2")
+
+
+def test_a_restart_does_not_offer_again_what_somebody_has_built_on(hands: dict[str, Hand]) -> None:
+    saved(hands["ada"])
+    first = ensure_starter_bundle(identity="https://clearance.test/bootstrap")
+    assert (first.version, first.stage) == (1, "enforce")
+    assert BundleVersion.objects.count() == 2
 
 
 def test_save_refuses_what_fails_its_tests_and_what_is_overtaken(hands: dict[str, Hand]) -> None:
