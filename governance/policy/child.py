@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from governance.policy.base import PolicyBundle, PolicyError
+from governance.policy.confinement import EXIT_MEMORY
 from governance.policy.wire import FrameBuffer, FrameTooLong, pack_frame
 
 SANDBOX_MODULE = "governance.policy.sandbox"
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
-EXIT_MEMORY = 71  # `sandbox.EXIT_MEMORY`; that module imports regorus, so it is not imported here
 READY_SECONDS = 20.0  # start of an interpreter on a busy machine
 REAP_SECONDS = 5.0
 MAX_LOADED_BUNDLES = 16  # per child; each is a few parsed files

@@ -5,12 +5,10 @@ requests from file 0 and writes one answer per item to file 1; asked with `each`
 it, so that its parent knows which item was in hand when it dies. It imports nothing of Django.
 """
 
-import ctypes
 import functools
 import json
 import os
 import re
-import resource
 import signal
 import sys
 import time
@@ -22,20 +20,16 @@ import regorus
 
 from governance.policy import instrument
 from governance.policy.base import PolicyPoint
+from governance.policy.confinement import EXIT_MEMORY, confine, limit_cpu
 from governance.policy.normalise import (
     UnreadableInput,
     workload_documents,
 )
-from governance.policy.wire import LENGTH, MAX_FRAME_BYTES, FrameTooLong, pack_frame
+from governance.policy.pipes import FLUSH_BYTES, read_frame, write_answer, write_whole
+from governance.policy.wire import pack_frame
 
-EXIT_MEMORY = 71  # our own way to say that Python, not Rust, ran out of memory
-MAX_STDERR_BYTES = 1 << 20
-MAX_OPEN_FILES = 32
 MAX_HITS_BYTES = 8 << 20  # messages of one decision; a policy that says more is refused
 FLUSH_SECONDS = 0.005  # answers wait this long for others, to spare the parent wake-ups
-FLUSH_BYTES = 1 << 16  # what a pipe takes at once
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PR_SET_NO_NEW_PRIVS = 38
 _UNDEFINED = '"<undefined>"'
 _LOCATION = re.compile(r"-->\s*(?P<path>.*?):(?P<line>\d+):(?P<column>\d+)")
 _UNKNOWN_FUNCTION = "could not find function"
@@ -343,7 +337,7 @@ class Sandbox:
         while (header := read_frame()) is not None:
             request = json.loads(header)
             if request["op"] == "load":
-                self._limit_cpu()
+                limit_cpu(self._cpu_seconds)
                 write_answer(self._load(request))
                 continue
             if not self._answer_items(request):
@@ -358,7 +352,7 @@ class Sandbox:
             payload = read_frame()
             if payload is None:
                 return False
-            self._limit_cpu()
+            limit_cpu(self._cpu_seconds)
             waiting += pack_frame(json.dumps(self._answer(bundle, request, payload)).encode())
             now = time.monotonic()
             is_due = now - written_at > FLUSH_SECONDS or len(waiting) > FLUSH_BYTES
@@ -397,12 +391,6 @@ class Sandbox:
             return run_test(bundle, payload, with_coverage=request["coverage"])
         return judge(bundle, PolicyPoint(request["point"]), payload)
 
-    def _limit_cpu(self) -> None:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        # The kernel counts whole seconds over the life of the process: round up, for each item.
-        allowed = int(usage.ru_utime + usage.ru_stime) + 1 + self._cpu_seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
-
 
 def portable_modules(bundle: LoadedBundle, prefix: str) -> list[dict[str, Any]]:
     """Each judging module and its derived twin as OPA 1.x reads them, below `prefix`."""
@@ -426,38 +414,6 @@ def portable_modules(bundle: LoadedBundle, prefix: str) -> list[dict[str, Any]]:
     return modules
 
 
-def read_frame() -> bytes | None:
-    """The next frame from file 0; None at its end."""
-    head = read_exactly(LENGTH.size)
-    if head is None:
-        return None
-    (size,) = LENGTH.unpack(head)
-    if size > MAX_FRAME_BYTES:
-        raise FrameTooLong(str(size))
-    return read_exactly(size)
-
-
-def read_exactly(size: int) -> bytes | None:
-    """`size` bytes from file 0; None when it ends before."""
-    return sys.stdin.buffer.read(size) if size == 0 else _whole(sys.stdin.buffer.read(size), size)
-
-
-def _whole(chunk: bytes, size: int) -> bytes | None:
-    return chunk if len(chunk) == size else None
-
-
-def write_answer(answer: Mapping[str, Any]) -> None:
-    """Write one frame to file 1."""
-    write_whole(pack_frame(json.dumps(answer).encode()))
-
-
-def write_whole(content: bytes | bytearray) -> None:
-    """Write all of it to file 1."""
-    position = 0
-    while position < len(content):
-        position += os.write(1, bytes(content[position : position + FLUSH_BYTES]))
-
-
 def engine_name() -> str:
     """`regorus/<version>` of whichever distribution carries the binding."""
     for distribution in ("gordon-to-regorus", "celine-regorus", "regorus"):
@@ -466,21 +422,6 @@ def engine_name() -> str:
         except PackageNotFoundError:
             continue
     return "regorus"
-
-
-def confine(memory_bytes: int, parent: int) -> None:
-    """Give up what a policy must never have: memory, files, cores, and life after the parent."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        sys.exit(0)
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        mapped = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory_bytes, mapped + memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_STDERR_BYTES, MAX_STDERR_BYTES))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
 
 
 def main() -> NoReturn:
