@@ -5,7 +5,9 @@ registered through the registry's own service. Goals and attempts are written as
 thousand real workloads do not fit one machine: Goals so that no worker reconciles them, attempts
 as the planner's. Each change of state is what the worker's is, an UPDATE and its journal record in
 one transaction, a hundred to a transaction. Last spans go to the topic on which `otlp` tells them;
-that they were stored is skipped. Everything is in namespaces `flight-<n>`; `--land` takes it away.
+that they were stored is skipped. What a person asks of these Goals is obeyed: a paused Goal's
+agents stand still. Everything is in namespaces `flight-<n>`; `--land` takes it away, `--aboard`
+moves what is on the map already.
 """
 
 import argparse
@@ -32,8 +34,12 @@ from agents.fleet.domain import SpanFact  # noqa: E402
 from agents.fleet.news import MAX_SPANS, Publisher, encode_spans  # noqa: E402
 from agents.models import Agent, Attempt  # noqa: E402
 from agents.services.registry import register_agent  # noqa: E402
-from goals.domain.states import EntryKind, Phase, Pool, Unit  # noqa: E402
+from goals.domain.manifest import parse_goal  # noqa: E402
+from goals.domain.states import DesiredRun, EntryKind, Phase, Pool, Unit  # noqa: E402
 from goals.models import Account, Goal, LedgerEntry  # noqa: E402
+from goals.services.conditions import set_phase  # noqa: E402
+from governance.domain import ApprovalKind  # noqa: E402
+from governance.models import Approval  # noqa: E402
 from governance.services.journal import News, append_records, journaled  # noqa: E402
 from lineage.domain import Actor, ActorKind  # noqa: E402
 
@@ -49,8 +55,13 @@ NEXT = {
     "paused": ("running",),
     "failed": ("running",),
 }
+# Where the runs of a Goal stand that does not run.
+STILL: dict[str, str] = {Phase.PAUSED: "paused", Phase.PLANNED: "pending"}
+REASONS = {Phase.PAUSED: "Paused", Phase.RUNNING: "Resumed"}
 BATCH = 100
 RECORDS = 1000  # of one transaction, when they all take off
+LOOK_SECONDS = 1.0  # how often it is read what people asked of the Goals
+FAR = dt.timedelta(days=3650)  # no worker looks at a Goal of the fleet unless it is rung for
 MANIFEST = """
 apiVersion: orchestration.ai/v1
 kind: Agent
@@ -65,6 +76,17 @@ spec:
   produces: []
   estimate: {{seconds: 20}}
   scope: {{}}
+"""
+
+
+GOAL = """
+apiVersion: orchestration.ai/v1
+kind: Goal
+metadata: {name: flight}
+spec:
+  objective: "p99 latency < 120 ms for /checkout"
+  budget: 50 GPU-minutes
+  agents: [worker-cpu, worker-gpu]
 """
 
 
@@ -84,12 +106,12 @@ def take_off(*, agents: int, goals: int, namespaces: int, seed: int = 1) -> list
     chance = random.Random(seed)
     kinds = _register(namespaces)
     now = timezone.now()
-    far = now + dt.timedelta(days=3650)
+    spec = parse_goal(load_documents(GOAL)[0]).spec_document()
     made = [
         Goal(
             namespace=NAMESPACE.format(number % namespaces), name=f"flight-goal-{number}",
-            spec={"agents": []}, objective="p99 latency < 120 ms for /checkout",
-            phase=PHASES[number % len(PHASES)], requested_by="bench", reconcile_after=far,
+            spec=spec, objective=spec["objective"],
+            phase=PHASES[number % len(PHASES)], requested_by="bench", reconcile_after=now + FAR,
             created_at=now - dt.timedelta(days=1), started_at=now,
             landed_at=now if PHASES[number % len(PHASES)] in ("Satisfied", "Failed") else None,
         )
@@ -106,13 +128,21 @@ def take_off(*, agents: int, goals: int, namespaces: int, seed: int = 1) -> list
     )  # fmt: skip
     LedgerEntry.objects.bulk_create(
         [
-            LedgerEntry(account=account, kind=EntryKind.GRANT, debit=Pool.OUTSIDE,
-                        credit=Pool.AVAILABLE, amount=account.limit, idempotency_key="grant:1")
+            LedgerEntry(account=account, kind=kind, debit=debit, credit=credit, amount=amount,
+                        idempotency_key=f"{kind}:1")
             for account in accounts
+            for kind, debit, credit, amount in (
+                (EntryKind.GRANT, Pool.OUTSIDE, Pool.AVAILABLE, account.limit),
+                (EntryKind.RESERVE, Pool.AVAILABLE, Pool.RESERVED,
+                 account.settled + account.reserved),
+                (EntryKind.SETTLE, Pool.RESERVED, Pool.SETTLED, account.settled),
+            )
+            if amount
         ],
         batch_size=100,
     )  # fmt: skip
-    attempts = [_attempt(chance, made[n % goals], kinds, n) for n in range(agents)]
+    aloft = [goal for goal in made if goal.landed_at is None]
+    attempts = [_attempt(chance, aloft[n % len(aloft)], kinds, n) for n in range(agents)]
     Attempt.objects.bulk_create(attempts, batch_size=30)
     news = [_created("goal", goal.uid, goal.namespace, goal.uid) for goal in made]
     news += [_created("attempt", one.uid, one.namespace, one.goal_uid) for one in attempts]
@@ -149,7 +179,9 @@ def _attempt(
     has_gpu = chance.random() < 0.6
     wanted = f"{role}-{'gpu' if has_gpu else 'cpu'}"
     agent = next(one for one in kinds[goal.namespace] if one.name == wanted)
-    state = chance.choice(["running"] * 12 + ["pending", "pending", "paused", "failed"])
+    state = STILL.get(goal.phase) or chance.choice(
+        ["running"] * 12 + ["pending", "pending", "paused", "failed"]
+    )
     uid = uuid4()
     began = timezone.now() - dt.timedelta(seconds=chance.randint(1, 3000))
     return Attempt(
@@ -186,14 +218,17 @@ def fly(
     publisher = Publisher(settings.REDIS_URL)
     began = time.monotonic()
     made = told = 0
+    moving, looked = list(flights), 0.0
     while (passed := time.monotonic() - began) < seconds:
-        if made < passed * changes:
-            batch = chance.sample(flights, min(BATCH, changes, len(flights)))
+        if passed >= looked:
+            moving, looked = obey(flights), passed + LOOK_SECONDS
+        if moving and made < passed * changes:
+            batch = chance.sample(moving, min(BATCH, changes, len(moving)))
             change_states(batch, chance)
             made += len(batch)
             yield len(batch)
-        if spans and told < passed * spans:
-            some = chance.sample(flights, min(MAX_SPANS, max(spans // 5, 1), len(flights)))
+        if moving and spans and told < passed * spans:
+            some = chance.sample(moving, min(MAX_SPANS, max(spans // 5, 1), len(moving)))
             now_ms = time.time() * 1000
             publisher.publish(
                 encode_spans(
@@ -204,6 +239,58 @@ def fly(
         time.sleep(0.002)
 
 
+def aboard() -> list[Flight]:
+    """The flights of an earlier `take_off` that have not ended."""
+    mine = Attempt.objects.filter(workload__startswith="flight-", namespace__startswith="flight-")
+    rows = mine.filter(state__in=NEXT).values_list("uid", "goal_uid", "namespace", "state")
+    return [Flight(*row) for row in rows]
+
+
+def obey(flights: Sequence[Flight]) -> list[Flight]:
+    """Pause and resume the Goals of which people asked it; the flights that may move on."""
+    goals = Goal.objects.filter(requested_by="bench", landing="")
+    asks = Approval.objects.filter(state="pending", kind=ApprovalKind.BUDGET)
+    waiting = set(asks.values_list("goal_uid", flat=True))
+    running = set()
+    for goal in goals.filter(phase__in=(Phase.RUNNING, Phase.PAUSED)):
+        if any(one["type"] == "Reconciled" for one in goal.conditions):
+            _leave_alone(goal)
+        is_held = goal.desired == DesiredRun.PAUSE or goal.uid in waiting
+        if is_held == (goal.phase == Phase.RUNNING):
+            words = ("paused", "running") if is_held else ("running", "paused")
+            _stand(goal, Phase.PAUSED if is_held else Phase.RUNNING)
+            mine = [one for one in flights if one.goal_uid == goal.uid]
+            _follow(mine, state=words[0], before=words[1])
+        if not is_held:
+            running.add(goal.uid)
+    ended = Attempt.objects.filter(workload__startswith="flight-", desired="stopped")
+    gone = set(ended.values_list("uid", flat=True))
+    return [one for one in flights if one.goal_uid in running and one.uid not in gone]
+
+
+def _stand(goal: Goal, phase: Phase) -> None:
+    """The phase follows, as the worker's would."""
+    with journaled():
+        set_phase(goal, phase, reason=REASONS[phase])
+
+
+def _leave_alone(goal: Goal) -> None:
+    """Whoever steers a Goal rings for the worker, who finds no graph: it need not look again."""
+    said = [one for one in goal.conditions if one["type"] != "Reconciled"]
+    Goal.objects.filter(pk=goal.pk).update(conditions=said, reconcile_after=timezone.now() + FAR)
+    goal.conditions = said
+
+
+def _follow(mine: Sequence[Flight], *, state: str, before: str) -> None:
+    """The runs of a Goal that was paused or resumed do likewise."""
+    moved = [one for one in mine if one.state == before]
+    for one in moved:
+        one.state = state
+    with journaled():
+        _update(state, [one.uid for one in moved])
+        append_records([_moved(one, before) for one in moved])
+
+
 def change_states(batch: Sequence[Flight], chance: random.Random) -> None:
     """Each goes on to another state: rows and journal in one transaction."""
     news: list[News] = []
@@ -211,15 +298,21 @@ def change_states(batch: Sequence[Flight], chance: random.Random) -> None:
     for one in batch:
         before, one.state = one.state, chance.choice(NEXT.get(one.state, ("running",)))
         moved.setdefault(one.state, []).append(one.uid)
-        news.append(
-            News(f"attempt.{one.state}", PILOT, "attempt", str(one.uid), one.namespace,
-                 one.goal_uid, {"from": before})
-        )  # fmt: skip
+        news.append(_moved(one, before))
     with journaled():
         for state, uids in moved.items():
-            ended = timezone.now() if state == AttemptState.FAILED else None
-            Attempt.objects.filter(pk__in=uids).update(state=state, finished_at=ended)
+            _update(state, uids)
         append_records(news)
+
+
+def _moved(one: Flight, before: str) -> News:
+    return News(f"attempt.{one.state}", PILOT, "attempt", str(one.uid), one.namespace,
+                one.goal_uid, {"from": before})  # fmt: skip
+
+
+def _update(state: str, uids: list[UUID]) -> None:
+    ended = timezone.now() if state == AttemptState.FAILED else None
+    Attempt.objects.filter(pk__in=uids).update(state=state, finished_at=ended)
 
 
 def main() -> None:
@@ -234,11 +327,16 @@ def main() -> None:
     parser.add_argument(
         "--land", action="store_true", help="take every flight off the map, and end"
     )
+    parser.add_argument("--aboard", action="store_true", help="move what is on the map already")
     asked = parser.parse_args()
     if asked.land:
         land()
         return
-    flights = take_off(agents=asked.agents, goals=asked.goals, namespaces=asked.namespaces)
+    flights = (
+        aboard()
+        if asked.aboard
+        else take_off(agents=asked.agents, goals=asked.goals, namespaces=asked.namespaces)
+    )
     print(f"{len(flights)} agents on the map", flush=True)
     began, made = time.monotonic(), 0
     for count in fly(flights, changes=asked.changes, spans=asked.spans, seconds=asked.seconds):

@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,6 +34,7 @@ from django.utils import timezone  # noqa: E402
 
 from agents.models import Agent, Attempt, IssuedSvid  # noqa: E402
 from bench.fleet import PILOT, take_off  # noqa: E402
+from bench.full_roles import work_for_roles  # noqa: E402
 from goals.models import Account, Goal, LedgerEntry, Release  # noqa: E402
 from governance.models import Approval, Decision, Membership  # noqa: E402
 from governance.services.journal import News, append_records, journaled  # noqa: E402
@@ -51,8 +53,8 @@ EXPORTS_PER_WRITE = 25
 RECORDS = 100_000
 DECISIONS = 20_000
 ENTRIES = 40_000
+ENTRY = 100  # of each, GPU-milliseconds or tokens
 APPROVALS = 2_000
-WAITING = 200
 RELEASES = 3_000
 ARTIFACTS = 5_000
 PEOPLE = 300
@@ -78,6 +80,8 @@ def main() -> None:
         print(f"{step.__name__}: {time.monotonic() - began:.1f} s", file=sys.stderr)
     spans(largest)
     print(f"spans: {time.monotonic() - began:.1f} s", file=sys.stderr)
+    work_for_roles()
+    print(f"work for roles: {time.monotonic() - began:.1f} s", file=sys.stderr)
     print(json.dumps(found))
 
 
@@ -167,39 +171,51 @@ def _copy(row: Any, **changes: Any) -> Any:
 
 
 def entries(largest: Goal, chance: random.Random) -> None:
-    """Settlements; the accounts' sums are not what is measured."""
+    """Settlements. The sums of the largest Goal's accounts are not what is measured."""
     mine = list(Account.objects.filter(goal=largest))
     others = list(Account.objects.filter(goal__requested_by="bench"))
     now = timezone.now()
+    made = [
+        LedgerEntry(
+            account=chance.choice(mine if number % OF_LARGEST == 0 else others),
+            kind="settle", debit="reserved", credit="settled", amount=ENTRY,
+            idempotency_key=f"bench-{number}", created_at=now - dt.timedelta(seconds=number),
+        )
+        for number in range(ENTRIES)
+    ]  # fmt: skip
+    LedgerEntry.objects.bulk_create(made, batch_size=BATCH)
+    counts = Counter(entry.account_id for entry in made)
+    for account in others:
+        account.settled += counts[account.pk] * ENTRY
+    Account.objects.bulk_update(others, ["settled"], batch_size=BATCH)
     LedgerEntry.objects.bulk_create(
-        (
-            LedgerEntry(
-                account=chance.choice(mine if number % OF_LARGEST == 0 else others),
-                kind="settle", debit="reserved", credit="settled", amount=100,
-                idempotency_key=f"bench-{number}", created_at=now - dt.timedelta(seconds=number),
-            )
-            for number in range(ENTRIES)
-        ),
+        [
+            LedgerEntry(account=account, kind="reserve", debit="available", credit="reserved",
+                        amount=counts[account.pk] * ENTRY, idempotency_key="bench")
+            for account in others
+            if counts[account.pk]
+        ],
         batch_size=BATCH,
     )  # fmt: skip
 
 
 def approvals(largest: Goal, chance: random.Random) -> None:
-    """Most are answered; the others wait."""
+    """Answered ones; what waits is asked by `full_roles`."""
     like = Approval.objects.filter(state="pending").first()
     assert like is not None
     goals, now = _flights(), timezone.now()
 
     def one(number: int) -> Approval:
         goal = _goal_of(largest, goals, number)
-        is_open = number < WAITING
         return _copy(
-            like, uid=uuid4(), goal_uid=goal.uid, namespace=goal.namespace,
+            like, uid=uuid4(), goal_uid=goal.uid, namespace=goal.namespace, agent_words="",
+            title=f"More budget for {goal.namespace}/{goal.name}", requested_by=goal.requested_by,
+            reason=chance.choice(("It converges.", "It has not moved for a day.")),
             subject_id=f"bench-{number}", request_digest=f"sha256:{number:064x}",
-            state="pending" if is_open else chance.choice(("approved", "denied")),
-            created_at=now - dt.timedelta(minutes=number),
-            decided_at=None if is_open else now - dt.timedelta(minutes=number - 1),
-            decided_by="" if is_open else "eva", expires_at=now + dt.timedelta(hours=2),
+            state=chance.choice(("approved", "denied")),
+            created_at=now - dt.timedelta(minutes=number + 2),
+            decided_at=now - dt.timedelta(minutes=number + 1),
+            decided_by="eva", expires_at=now + dt.timedelta(hours=2),
         )  # fmt: skip
 
     Approval.objects.bulk_create(map(one, range(APPROVALS)), batch_size=100)
@@ -247,7 +263,8 @@ def releases(largest: Goal, chance: random.Random) -> None:
         (
             _copy(like, uid=uuid4(), namespace=_namespace(number), service=f"service-{number % 50}",
                   environment="canary", number=number, digest=_digest(f"{number}"),
-                  created_at=now - dt.timedelta(minutes=number), goal_uid=largest.uid)
+                  created_at=now - dt.timedelta(minutes=number),
+                  goal_uid=largest.uid if _namespace(number) == largest.namespace else None)
             for number in range(RELEASES)
         ),
         batch_size=100,
