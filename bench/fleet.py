@@ -129,7 +129,7 @@ def take_off(*, agents: int, goals: int, namespaces: int, seed: int = 1) -> list
     LedgerEntry.objects.bulk_create(
         [
             LedgerEntry(account=account, kind=kind, debit=debit, credit=credit, amount=amount,
-                        idempotency_key=f"{kind}:1")
+                        idempotency_key=f"{kind}:1", created_at=account.goal.created_at)
             for account in accounts
             for kind, debit, credit, amount in (
                 (EntryKind.GRANT, Pool.OUTSIDE, Pool.AVAILABLE, account.limit),

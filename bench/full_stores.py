@@ -191,7 +191,8 @@ def entries(largest: Goal, chance: random.Random) -> None:
     LedgerEntry.objects.bulk_create(
         [
             LedgerEntry(account=account, kind="reserve", debit="available", credit="reserved",
-                        amount=counts[account.pk] * ENTRY, idempotency_key="bench")
+                        amount=counts[account.pk] * ENTRY, idempotency_key="bench",
+                        created_at=now - dt.timedelta(seconds=ENTRIES))
             for account in others
             if counts[account.pk]
         ],
