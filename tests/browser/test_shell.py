@@ -334,3 +334,31 @@ def test_dialogs_and_filters_break_no_rule_of_accessibility(
     assert rules() == []
     assert one.complaints == []
     one.page.context.close()
+
+
+def test_what_a_part_is_refused_with_stands_above_the_page(ada: Person) -> None:
+    refusal = ada.page.locator("#refusal")
+    ada.go("/goals/new")
+    ada.page.context.clear_cookies(name="csrftoken")
+    ada.page.get_by_role("button", name="Check (dry run)").click()
+    refusal.get_by_text("Form expired.").wait_for()
+    assert ada.page.get_by_role("button", name="Check (dry run)").is_visible()
+    ada.go("/goals")
+    ada.page.route("**/goals?*q=unheard*", lambda route: route.abort())
+    box = ada.page.locator("#id_q")
+    box.fill("unheard")
+    refusal.get_by_text("The server did not answer.").wait_for()
+    assert ada.page.locator("main table").is_visible()
+    box.fill("rogue")
+    refusal.get_by_text("The server did not answer.").wait_for(state="detached")
+    ada.complaints[:] = [one for one in ada.complaints if "Failed to fetch" not in one]
+
+
+def test_a_filter_that_cannot_be_read_is_marked_until_it_can(ada: Person) -> None:
+    ada.go("/goals")
+    box = ada.page.locator("#id_q")
+    box.fill("(")
+    ada.page.locator("#id_q[aria-invalid=true][aria-describedby=q-error]").wait_for()
+    assert "( is not understood" in ada.page.locator("#q-error").inner_text()
+    box.fill("rogue")
+    ada.page.locator("#id_q:not([aria-invalid])").wait_for()
