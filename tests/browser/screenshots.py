@@ -33,6 +33,7 @@ SHOWN = {
     "approval_list-light-1280",
     "approval_detail-light-320",
     "approval_detail-dark-320",
+    "agent_detail-light-1280",
     "policy_detail-dark-1280",
     "lineage-light-1280",
     "audit-light-1280",
