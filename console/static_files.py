@@ -1,5 +1,6 @@
 """Static files in answers of one piece: an asynchronous server warns of files that it must read."""
 
+from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -25,4 +26,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc] # it ha
         del response["Content-Type"]
         for name, value in answer.headers:
             response[name] = value
+        if answer.status == HTTPStatus.OK and content:
+            # An update may have changed the file since its length was noted, at the start.
+            response["Content-Length"] = str(len(content))
         return response

@@ -1,10 +1,14 @@
 """Static files through the asynchronous server: read at once, and nothing warns."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.staticfiles import finders
-from django.test import AsyncClient
+from django.test import AsyncClient, RequestFactory
+from whitenoise.responders import StaticFile
+
+from console.static_files import StaticFilesMiddleware
 
 PATH = "/static/css/tokens.css"
 
@@ -47,3 +51,12 @@ async def test_a_head_and_a_range_are_answered_as_asked() -> None:
     assert head["Content-Length"] == str(len(bytes_of(PATH)))
     part = await client.get(PATH, headers={"Range": "bytes=2-9"})
     assert (part.status_code, await body(part)) == (206, bytes_of(PATH)[2:10])
+
+
+def test_a_file_that_grew_since_the_start_is_sent_whole(tmp_path: Path) -> None:
+    path = tmp_path / "grown.css"
+    path.write_text("a {}")
+    known = StaticFile(str(path), [("Content-Type", "text/css")])
+    path.write_text("a {} b {}")
+    answer = StaticFilesMiddleware.serve(known, RequestFactory().get("/static/grown.css"))
+    assert (answer.content, answer["Content-Length"]) == (b"a {} b {}", "9")
