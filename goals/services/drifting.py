@@ -205,6 +205,8 @@ def end_drifter(
 
 def record_drift_ends(goal: Goal, lease: Lease) -> None:
     """Measure how long each drifter ran on, once it has ended; on the card, too."""
+    if condition_of(goal, DRIFTED) is None:
+        return  # most Goals: none of its attempts ever drifted
     rows = AttemptConduct.objects.filter(goal_uid=goal.uid, standing=STOPPED, ended_at__isnull=True)
     waiting = {row.attempt_uid: row for row in rows}
     if not waiting:
