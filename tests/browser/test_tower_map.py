@@ -104,6 +104,8 @@ new MutationObserver(() => {
   for (const one of document.querySelectorAll('[data-empty="filtered"], .strips > .empty')) {
     if (one.checkVisibility()) window.said.add(one.textContent.trim());
   }
+  const running = document.querySelector('[data-count="running"]')?.textContent;
+  if (running === "0") window.said.add("0 running");
 }).observe(document, {subtree: true, childList: true, attributes: true});
 """
 

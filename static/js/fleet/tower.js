@@ -277,12 +277,14 @@ class FleetTower extends HTMLElement {
   count() {
     const counts = new Uint32Array(STATES.length);
     for (const slot of this.map.slots) counts[this.store.state[slot]] += 1;
-    STATES.forEach((state, i) => setText(this.querySelector(`[data-count="${state}"]`), counts[i].toLocaleString("en")));
+    const isTold = this.past.at !== null || (this.feed?.age() ?? null) !== null; // unknown is not zero
+    const words = (count) => (isTold ? count.toLocaleString("en") : "–");
+    STATES.forEach((state, i) => setText(this.querySelector(`[data-count="${state}"]`), words(counts[i])));
     const [shown, all] = [this.map.slots.length, this.store.count];
     const foreign = this.store.foreign();
     const ours = all - foreign;
     const whole = `${ours.toLocaleString("en")} ${ours === 1 ? "agent" : "agents"}${foreign ? `, ${foreign.toLocaleString("en")} not ours` : ""}`;
-    setText(this.querySelector("[data-total]"), this.matcher.isEmpty ? whole : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`);
+    if (isTold) setText(this.querySelector("[data-total]"), this.matcher.isEmpty ? whole : `${shown.toLocaleString("en")} of ${all.toLocaleString("en")} agents`);
     this.showEmpty(shown, all);
   }
 
