@@ -102,8 +102,9 @@ def _nul_in_body(request: HttpRequest) -> bool:
             return False
 
 
-# Refusals of a server that is well: what draws the frame needs the database.
-IN_FRAME = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+# Refusals of a server that is well, or lacks but its telemetry: what draws the frame needs the
+# database.
+IN_FRAME = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
 class PageMiddleware(LoginRequiredMiddleware):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from lineage.telemetry.base import TelemetryUnavailable
 from tests.console.broken_urls import SECRET
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.console.broken_urls")]
@@ -100,3 +101,22 @@ def test_a_form_without_its_token_says_what_to_do(people: Any) -> None:
     assert part.status_code == 403
     assert part["HX-Retarget"] == "#refusal"
     assert "<html" not in part.content.decode()
+
+
+def test_a_store_that_is_down_leaves_the_frame_to_go_on(tower: Any, people: Any) -> None:
+    tower.register("profiler")
+    tower.apply("alpha")
+    client = Client()
+    client.force_login(people["viewer"])
+    tower.twins.telemetry.fail_next(TelemetryUnavailable("down"))
+    answer = client.get("/goals/default/alpha/trace")
+    page = answer.content.decode()
+    assert answer.status_code == 503
+    assert 'aria-label="Main"' in page
+    assert "Try again" in page
+
+
+def test_a_refused_sign_in_marks_its_fields(people: Any) -> None:
+    page = Client().post("/login", {"username": "viewer", "password": "wrong"}).content.decode()
+    assert page.count('aria-invalid="true" aria-describedby="login-error"') == 2
+    assert page.count('id="login-error"') == 1
