@@ -9,7 +9,7 @@ from django import template
 from django.forms import BoundField
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from goals.domain.states import Phase, Unit
@@ -225,6 +225,18 @@ def less(degrade: Any) -> str:
 def spaced(word: str) -> str:
     """A word of the system as people write it: `ledger_entry` is a ledger entry."""
     return word.replace("_", " ")
+
+
+@register.filter
+def code_words(text: str) -> SafeString:
+    """A sentence whose words in backticks are code, escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a tick without its other half is one of the text's own
+        return format_html("{}", text)
+    wrap = ("{}", "<code>{}</code>")
+    return format_html_join(
+        "", "{}", ((format_html(wrap[n % 2], one),) for n, one in enumerate(parts))
+    )
 
 
 @register.filter

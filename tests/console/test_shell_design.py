@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from console.settings import BASE_DIR
+from console.templatetags.clearance import code_words
 
 TOKENS = (BASE_DIR / "static/css/tokens.css").read_text()
 THEMES = ("light", "dark")
@@ -145,3 +146,16 @@ def test_no_script_writes_markup() -> None:
         text = path.read_text()
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert sink not in text, f"{path.name}: {sink}"
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("runs as `default`, <b>", "runs as <code>default</code>, &lt;b&gt;"),
+        ("`<script>`", "<code>&lt;script&gt;</code>"),
+        ("one ` tick", "one ` tick"),
+        ("plain", "plain"),
+    ],
+)
+def test_words_in_ticks_are_code_and_escaped(text: str, html: str) -> None:
+    assert code_words(text) == html
