@@ -39,6 +39,7 @@ SHOWN = {
     "audit-light-1280",
     "people_list-light-1280",
 }
+WHOLE = {"agent_detail"}  # pages whose point is below the first screen
 # Facts of `tests.browser.pages`, as the tower's database tells them.
 FIRST = "(SELECT uid FROM goals_goal ORDER BY created_at LIMIT 1)"
 FACTS = {
@@ -49,7 +50,10 @@ FACTS = {
     "waiting": "SELECT uid FROM governance_approval WHERE state = 'pending'",
     "record": f"SELECT max(seq) FROM governance_journalrecord WHERE goal_uid = {FIRST}",
     "decision": f"SELECT uid FROM governance_decision WHERE goal_uid = {FIRST}",
-    "agent": "SELECT namespace || '/' || name FROM agents_agent ORDER BY name",
+    # One that stands on its budget has identities, drift and conduct to show.
+    "agent": "SELECT a.namespace || '/' || a.name FROM agents_attempt t"
+    " JOIN agents_agent a ON a.uid = t.agent_id"
+    " ORDER BY t.state IN ('paused', 'running') DESC, t.created_at DESC",
     "release": "SELECT uid FROM goals_release ORDER BY created_at DESC",
     "artifact": "SELECT digest FROM lineage_artifact WHERE kind = 'model' ORDER BY created_at DESC",
     "policy": "SELECT name FROM governance_bundleversion WHERE stage = 'enforce'",
@@ -125,7 +129,7 @@ def take_all(one: Person, facts: dict[str, str], name: str, *, whole: bool) -> N
             one.page.wait_for_load_state("networkidle", timeout=FEED_MS)
         except Error as error:
             print(f"{shot}: {str(error).splitlines()[0]}", file=sys.stderr)
-        one.page.screenshot(path=FOLDER / f"{shot}.png", full_page=whole)
+        one.page.screenshot(path=FOLDER / f"{shot}.png", full_page=whole or page.routes[0] in WHOLE)
     for complaint in one.complaints:
         print(f"{name}: {complaint}", file=sys.stderr)
 
