@@ -21,6 +21,7 @@ from agents.cluster.base import ClusterError
 from agents.cluster.kubernetes.api import KubernetesApi
 from governance.policy import policy_engine_from
 from governance.policy.base import PolicyEngine, PolicyPoint
+from governance.policy.opa import OpaPolicy
 from governance.services.decisions import bundle_of
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,14 @@ READY_SECONDS: Final = 0.2
 
 
 def admission_engine(url: str) -> PolicyEngine:
-    """The engine of POLICY_URL, with limits that fit a review. Raises ValueError."""
+    """The engine of POLICY_URL, with limits that fit a review. Raises ValueError.
+
+    OPA stands on the path of reviews then: one that is away or hangs denies, as a policy does that
+    cannot be decided, so it is to run beside this process.
+    """
     parts = urlsplit(url)
+    if parts.scheme in ("http", "https"):
+        return OpaPolicy(url=url, timeout_seconds=EVALUATION_SECONDS)
     if parts.scheme != "regorus":
         return policy_engine_from(url)
     options = dict(parse_qsl(parts.query))

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from django.core.management import CommandError, call_command
 
 from agents.admission.app import MUTATE_WORKLOADS, WAITING_MAX
 from agents.admission.configurations import GOVERNED, configurations
-from agents.admission.program import admission_engine
+from agents.admission.program import admission_engine, warm_up
 from agents.domain.naming import agent_id_of
 from governance.domain import Stage
 from governance.models import BundleVersion, Decision, JournalRecord
@@ -21,6 +24,7 @@ from governance.services.decisions import replay_decision
 from lineage.models import Artifact
 from tests.agents.admission_desk import Desk
 from tests.agents.admission_reviews import JOB_CONTROLLER, OWN, job, pod, review
+from tests.contracts.test_policy import opa_url  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("twins")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +109,55 @@ def test_what_policy_denies_is_refused_with_the_rule(
     desk.drain.step()
     assert {one.outcome for one in Decision.objects.all()} == {"deny"}
     assert all(replay_decision(one).agrees for one in Decision.objects.all())
+
+
+def end(desk: Desk, engine: PolicyEngine) -> None:
+    """Once nothing is asked of the engine any more: a review may have been given up meanwhile."""
+    desk.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("review"):
+            thread.join(10)
+    engine.close()
+
+
+def test_opa_answers_reviews_as_the_sandbox_does(
+    desk: Desk,
+    tmp_path: Path,
+    opa_url: str,  # noqa: F811 - the fixture
+) -> None:
+    opa = admission_engine(opa_url)
+    beside = Desk(tmp_path / "opa", opa)
+    beside.policies.refresh()
+    experimental = {"agent_role": "experimental"}
+    found = [
+        pod(), pod(image="optimizer:latest"), pod(gpus=3, labels=experimental),
+        pod(gpus=2, labels=experimental), job(pod(image="optimizer")),
+    ]  # fmt: skip
+    warm_up(opa, beside.policies.snapshot, times=1)  # as the process does before it is ready
+    for one in found:
+        asked = review(one)
+        assert beside.ask(asked) == desk.ask(asked)
+    desk.app.close()
+    end(beside, opa)
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["hangs", "is away"])
+def test_opa_that_says_nothing_denies_in_time(
+    tmp_path: Path, starter: BundleVersion, is_there: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if not is_there:
+            silent.close()
+        opa = admission_engine(url)
+        asked = Desk(tmp_path, opa)
+        asked.policies.refresh()
+        warm_up(opa, asked.policies.snapshot, times=1)  # the sandbox that reads Rego
+        began = time.monotonic()
+        answer = asked.ask(review(pod()))
+        assert time.monotonic() - began < 2.0, "the API server has given up by then"
+        assert not answer["allowed"]
+        end(asked, opa)
 
 
 def test_a_dry_run_is_judged_and_leaves_nothing(desk: Desk) -> None:
