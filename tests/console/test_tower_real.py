@@ -1,5 +1,6 @@
 """The tower with its real processes, on ports and a data directory of its own."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +23,11 @@ from tests.console.real_tower import (
     eventually,
     is_alive,
 )
+from tests.kill.people import sign_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(400)]
+# The promise is some two seconds; a machine that runs other tests beside gets more.
+ENDED_SECONDS = 10.0
 PROCESSES = ("valkey", "store", "web", "otlp", "worker", "beat", "node")
 
 
@@ -42,6 +47,15 @@ def status(tower: RealTower, variable: str, path: str) -> int:
 def users(tower: RealTower) -> list[tuple[str, str]]:
     with sqlite3.connect(f"file:{tower.data}/clearance.sqlite3?mode=ro", uri=True) as database:
         return database.execute("SELECT username, password FROM auth_user").fetchall()
+
+
+def has_process(attempt: str) -> bool:
+    """Whether any process has the environment that was made for this attempt."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            if f"CLEARANCE_ATTEMPT_UID={attempt}".encode() in path.read_bytes():
+                return True
+    return False
 
 
 def test_everything_runs_and_answers(tower: RealTower) -> None:
@@ -101,6 +115,27 @@ def test_a_port_in_use_is_refused_in_one_line(tower: RealTower, tmp_path: Path) 
     assert done.stderr.count("\n") == 1
     port = tower.ports["WEB_PORT"]
     assert f"WEB_PORT={port} is already in use on 127.0.0.1: stop the program" in done.stderr
+
+
+def test_an_agent_that_leaves_its_scope_is_ended_within_seconds(tower: RealTower) -> None:
+    admin = sign_in(tower)
+    manifest = ROOT / "examples" / "checkout" / "drifting-tuner.yaml"
+    admin.insist("POST", "apply", manifest.read_bytes())
+    (asked,) = eventually(lambda: admin.insist("GET", "approvals?state=pending")["results"])
+    facts = {one["key"]: one["value"] for one in asked["facts"]}
+    assert asked["kind"] == "drift"
+    assert "orders/validation" in facts["why"]
+
+    def ended() -> dict[str, Any] | None:
+        (one,) = admin.insist("GET", "agents/default/threshold_tuner/drift")
+        return one if one["conduct"]["ended_after_seconds"] is not None else None
+
+    told = eventually(ended)
+    seen = told["conduct"]
+    assert seen["standing"] == "stopped"
+    assert seen["revoked_after_seconds"] <= seen["ended_after_seconds"] <= ENDED_SECONDS
+    assert not has_process(told["attempt"])
+    admin.insist("DELETE", f"goals/{admin.goals()['better-threshold']['uid']}")
 
 
 @pytest.mark.parametrize("name", PROCESSES)
