@@ -114,6 +114,7 @@ def _page(
     spec = agent.manifest.get("spec", {})
     attempts = Attempt.objects.filter(agent=agent).order_by("-created_at")
     standing = attempts.filter(state__in=ACTIVE_STATES, identity_revoked_at__isnull=True)
+    limits = spec.get("resources", {}).get("limits", {})
     drift = drift_of(agent, released=released_digests(agent.namespace))
     may_revoke = principal.may(Permission.OPERATE, namespace=agent.namespace)
     outcomes, denials = decision_counts(agent, principal)
@@ -121,7 +122,8 @@ def _page(
     context: dict[str, Any] = {
         "agent": agent,
         "spec": spec,
-        "limits": spec.get("resources", {}).get("limits", {}),
+        "limits": limits,
+        "gpu_limits": [(name, number) for name, number in limits.items() if name != "memory"],
         "scope": [(kind, entries) for kind, entries in spec.get("scope", {}).items() if entries],
         "drift": drift,
         "telling": Paginator(_telling(drift), TELLING).get_page(request.GET.get("drift")),

@@ -249,3 +249,15 @@ def test_a_page_of_many_attempts_costs_as_much_as_of_few(
     assert "121 attempts" in text_of(page)
     export = viewer.get(f"{PAGE}?table=attempts&format=csv")
     assert len(b"".join(export).splitlines()) == 122
+
+
+def test_an_agent_with_memory_alone_is_said_to_hold_no_gpu(tower: Tower, people: Any) -> None:
+    text = AGENT.format(name="tuner", gpus=0, consumes="", produces="", role="worker").replace(
+        "nvidia.com/gpu: 0", "memory: 2Gi"
+    )
+    register_agent(parse_agent(load_documents(text)[0]), actor=ADA)
+    browser = Client()
+    browser.force_login(people["viewer"])
+    page = re.sub(r"\s+", " ", browser.get(PAGE).content.decode())
+    assert "<dt>GPUs</dt> <dd> none </dd>" in page
+    assert "<dt>Memory</dt> <dd> 2Gi </dd>" in page
