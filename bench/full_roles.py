@@ -64,11 +64,14 @@ spec:
   budget: {budget}
   agents: [{agents}]
   requireApproval: {asks}
+  throttle: {{gpusOnPause: {paused}}}
 """
-# Name, how many, budget, agents, whether a person must approve the graph first.
+# Name, how many, budget, agents, whether a person must approve the graph first. Those of `holds`
+# keep their GPUs while they wait.
 STEERABLE = (
     ("train", 4, "50 GPU-minutes", "trainer, reporter", "false"),
     ("spend", 6, "3 GPU-seconds", "trainer, wide", "false"),
+    ("holds", 2, "3 GPU-seconds", "trainer", "false"),
     ("asks", 4, "10 GPU-minutes", "trainer", "true"),
 )
 
@@ -110,7 +113,8 @@ def _steerable(operator: User) -> None:
     for name, count, budget, agents, asks in STEERABLE:
         for number in range(1, count + 1):
             text = GOAL.format(name=f"{name}-{number}", namespace=STEERED, budget=budget,
-                               agents=agents, asks=asks)  # fmt: skip
+                               agents=agents, asks=asks,
+                               paused="Hold" if name == "holds" else "Release")  # fmt: skip
             apply_goal(parse_goal(load_documents(text)[0]), principal=principal)
 
 

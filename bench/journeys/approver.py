@@ -23,7 +23,9 @@ def read_inbox(walk: Walk) -> None:
     one, page = walk.person, walk.person.page
     with walk.step("the inbox"):
         one.go("/approvals")
-        page.locator(".inbox-row").first.wait_for()
+        page.locator(".inbox-row.is-costing").first.wait_for()
+        first = page.locator(".inbox-row").first.inner_text()
+        assert "keys/holds" in first, f"what costs money while it waits is not first, but {first}"
         walk.fits()
     with walk.step("what waits for me"):
         page.get_by_role("link", name=re.compile("^For me")).click()
