@@ -221,10 +221,13 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
         # the row says so by now, because it is written first.
         rows = Attempt.objects.filter(pk=attempt.pk)
         desired = DesiredState(rows.values_list("desired", flat=True).get())
+        status = cluster.get(attempt.workload)
     elif status.is_finished:
         return status
     if attempt.identity_revoked_at is not None and _take_back(attempt):
         return cluster.get(attempt.workload)
+    if status is not None and not cluster.keeps_paused and _is_as_desired(attempt, status, desired):
+        return with_holders(status, gpus=attempt.gpus, cluster=cluster)
     if attempt.gpus:
         cluster.set_gpu_allowance(attempt.workload, attempt.gpu_allowance_ms)
     match desired:
@@ -236,6 +239,22 @@ def enforce_attempt(attempt: Attempt, *, cluster: Cluster | None = None) -> Work
             cluster.resume(attempt.workload)
     status = cluster.get(attempt.workload)
     return status and with_holders(status, gpus=attempt.gpus, cluster=cluster)
+
+
+def _is_as_desired(attempt: Attempt, status: WorkloadStatus, desired: DesiredState) -> bool:
+    """Whether nothing is to be asked: each question costs the cluster as much as a change.
+
+    Only where the status is read from what was asked: elsewhere another process tells it, and may
+    not have heard of the last change yet.
+    """
+    if attempt.gpus and (status.gpu_allowance_ms or 0) < attempt.gpu_allowance_ms:
+        return False
+    if desired is DesiredState.PAUSED:
+        return (status.phase, status.reason) == (WorkloadPhase.PAUSED, "Paused")
+    if desired is DesiredState.RUNNING:
+        is_running = status.phase is WorkloadPhase.RUNNING and not status.reason
+        return is_running or status.phase is WorkloadPhase.PENDING
+    return False
 
 
 def _take_back(attempt: Attempt) -> bool:

@@ -417,7 +417,9 @@ class KubernetesCluster:
         for pod in pods:
             if pod["metadata"]["uid"] in record.stopped_ms:
                 self._release(pod)
-        events = () if pods else self._events(found)
+        # Until its controller has looked at the Job, nothing can have been in the way of its pods.
+        is_seen = bool((found.get("status") or {}).get("startTime"))
+        events = self._events(found) if is_seen and not pods else ()
         queued = self._queued(found, record, answers=answers) if is_queued(found) else None
         now = self._clock()
         return read_status(found, pods, record, now=now, events=events, queued=queued)

@@ -63,6 +63,7 @@ class Stance(Enum):
 
 # Reasons of an attempt that Kueue has not started.
 QUEUE_REASONS: Final = frozenset({"Queued", "QueuedForQuota", "Preempted", "Checking", "Inactive"})
+ABSENT_SECONDS: Final = 10.0  # between looks for Kueue where it is not installed
 TAKES_SECONDS: Final = 10.0  # so long Kueue may take to see a new Job before that is worth a word
 
 
@@ -82,6 +83,7 @@ class Kueue:
         self._checks: tuple[float, frozenset[str]] | None = None
         self._is_refusal_said = False
         self._admitted: tuple[float, Sequence[Object]] | None = None
+        self._absent_until = 0.0
 
     def queue_for(self, spec: WorkloadSpec) -> str:
         """The LocalQueue of an attempt; "" where none is to be used.
@@ -89,12 +91,15 @@ class Kueue:
         The attempt's own label, the namespace's annotation, the queue called `default`, the only
         one there is. Raises WorkloadBlocked when there are several and none is picked.
         """
+        if self._monotonic() < self._absent_until:
+            return ""
         try:
             found = [
                 str(one["metadata"]["name"])
                 for one in self._api.items(object_path(QUEUES, spec.namespace))
             ]
         except ObjectAbsent:
+            self._absent_until = self._monotonic() + ABSENT_SECONDS
             return ""
         except ObjectRefused as error:
             if not self._is_refusal_said:
