@@ -124,7 +124,7 @@ def test_what_an_action_needs_is_asked_for(hands: dict[str, Hand]) -> None:
     for do, said in (
         ("evaluate", "Choose a recorded input"),
         ("diff", "Choose a version"),
-        ("fly", "not one of the available choices"),
+        ("fly", "choose one of those offered"),
     ):
         page = work(hands["ada"], do)
         assert page.status_code == 422
