@@ -173,9 +173,10 @@ function closeMenus(event) {
   }
 }
 
-/** The address says what the page shows: the live part knows the query that it came from. */
+/** The address says what the page shows: the live part knows the query that it came from, but for
+ * pages such as the Tower that write their address themselves. */
 function keepAddress() {
-  const shown = document.querySelector("#live[hx-get]")?.getAttribute("hx-get");
+  const shown = document.querySelector("#live[hx-get]:not([data-own-address])")?.getAttribute("hx-get");
   if (!shown || shown === location.pathname + location.search) return;
   if (shown.split("?")[0] !== location.pathname) return;
   history.replaceState(history.state, "", shown + location.hash);

@@ -29,6 +29,10 @@ for name, role in (("olga", "operator"), ("vera", "viewer")):
 actor = Actor(ActorKind.SYSTEM, "test")
 set_price(kind="gpu", name="default", micro_usd=2_500_000, actor=actor)
 """
+REFRESH = """() => new Promise((done) => {
+  document.addEventListener("htmx:after:swap", () => setTimeout(done), { once: true });
+  htmx.trigger("#live", "refresh");
+})"""
 # Nothing moves: what is chosen, counted and confirmed stays what it was.
 FLIGHT = f"""
 import django; django.setup()
@@ -163,6 +167,8 @@ def test_the_past_is_marked_kept_in_the_link_and_left_by_escape(
     olga.page.locator('fleet-tower[data-state="past"]').wait_for()
     olga.page.locator(".past-notice").get_by_text("not live").wait_for()
     olga.page.wait_for_url(re.compile(r"[?&]at=20"))
+    olga.page.evaluate(REFRESH)
+    assert "at=20" in olga.page.url  # what waits for a human is read again beside it
     there = person(browser, olga.url)
     there.sign_in("olga").go(olga.page.url.removeprefix(olga.url))
     there.page.locator('fleet-tower[data-state="past"]').wait_for()
