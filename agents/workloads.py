@@ -40,6 +40,8 @@ class PodTemplate:
     memory_bytes: int | None
     labels: Mapping[str, str]
     models: tuple[str, ...] = ()  # it may use, the preferred first; none named, none limited
+    # Of the pod and of its container; None where attempts are no pods.
+    security: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
 
     def document(self) -> dict[str, Any]:
         """The Kubernetes Pod of the task, as admission would see it."""
@@ -59,6 +61,21 @@ class PodTemplate:
         annotations = {"orchestration.ai/goal-uid": self.goal_uid}
         if self.models:
             annotations[MODEL_ANNOTATION] = self.models[0]
+        container: dict[str, Any] = {
+            "name": "agent",
+            "image": self.image,
+            "command": list(self.command),
+            "resources": {"limits": limits, "requests": dict(limits)},
+        }
+        spec: dict[str, Any] = {
+            "serviceAccountName": self.service_account,
+            "restartPolicy": "Never",
+            "containers": [container],
+        }
+        if self.security is not None:
+            pod_security, container_security = self.security
+            spec["securityContext"] = dict(pod_security)
+            container["securityContext"] = dict(container_security)
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -68,16 +85,5 @@ class PodTemplate:
                 "labels": labels,
                 "annotations": annotations,
             },
-            "spec": {
-                "serviceAccountName": self.service_account,
-                "restartPolicy": "Never",
-                "containers": [
-                    {
-                        "name": "agent",
-                        "image": self.image,
-                        "command": list(self.command),
-                        "resources": {"limits": limits, "requests": dict(limits)},
-                    }
-                ],
-            },
+            "spec": spec,
         }

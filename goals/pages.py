@@ -17,6 +17,7 @@ from goals.domain.states import DesiredRun, EntryKind, Phase, TaskState, Unit
 from goals.domain.units import UnitMismatch
 from goals.drawing import Chart, draw_series
 from goals.models import Account, Goal, LedgerEntry, Task
+from goals.selectors import landing_returns
 from goals.services.conditions import condition_of
 from goals.services.verdicts import Verdict, previewed_verdicts, recorded_verdicts
 from governance.access import Principal
@@ -33,7 +34,7 @@ FULL = 100.0
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """One dimension of a budget; shares are percent of all that was ever granted."""
+    """One dimension of a budget; shares are percent of what is granted."""
 
     unit: str
     granted: int
@@ -53,22 +54,18 @@ class AccountView:
 def account_views(goals: Sequence[Goal]) -> dict[UUID, list[AccountView]]:
     """Budgets by Goal, in two queries however many Goals there are."""
     accounts = list(Account.objects.filter(goal__in=[g.pk for g in goals]).order_by("unit"))
-    grants: dict[int, int] = dict(
-        LedgerEntry.objects.filter(account__in=accounts, kind=EntryKind.GRANT)
-        .order_by()
-        .values_list("account")
-        .annotate(Sum("amount"))
-    )
+    returned = landing_returns(goals)
     by_pk = {goal.pk: goal for goal in goals}
     views: dict[UUID, list[AccountView]] = {goal.pk: [] for goal in goals}
     for account in accounts:
         goal = by_pk[account.goal_id]
-        views[goal.pk].append(_account_view(goal, account, grants.get(account.pk, 0)))
+        views[goal.pk].append(_account_view(goal, account, returned.get(account.pk, 0)))
     return views
 
 
-def _account_view(goal: Goal, account: Account, granted: int) -> AccountView:
-    whole = max(granted, account.limit, 1)
+def _account_view(goal: Goal, account: Account, returned: int) -> AccountView:
+    granted = account.limit + returned
+    whole = max(granted, 1)
     soft = float(goal.spec.get("throttle", {}).get("softLimitPercent", FULL))
     settled = account.settled / whole * FULL
     level, word = "good", "within budget"
@@ -83,7 +80,7 @@ def _account_view(goal: Goal, account: Account, granted: int) -> AccountView:
         settled=account.settled,
         reserved=account.reserved,
         available=account.available,
-        returned=max(granted - account.limit, 0),
+        returned=returned,
         overrun=account.overrun,
         settled_share=round(min(settled, FULL), 2),
         reserved_share=round(min(account.reserved / whole * FULL, FULL - min(settled, FULL)), 2),

@@ -1,12 +1,11 @@
 """Reads of Goals: resources, accounts, the chain of facts behind each."""
 
+from collections.abc import Iterable
 from typing import Any
-
-from django.db.models import Sum
 
 from agents.models import Attempt
 from goals.domain.states import EntryKind
-from goals.models import Account, Goal, LedgerEntry, Release, Task
+from goals.models import Goal, LedgerEntry, Release, Task
 from governance.services.journal import rfc3339
 
 API_VERSION = "orchestration.ai/v1"
@@ -58,29 +57,49 @@ def goal_status(goal: Goal) -> dict[str, Any]:
             "at": rfc3339(goal.measured_at),
             "spanId": goal.measured_span_id,
         },
-        "accounts": [account_document(account) for account in goal.accounts.all()],
+        "accounts": account_documents(goal),
         "startedAt": rfc3339(goal.started_at) if goal.started_at else None,
         "landedAt": rfc3339(goal.landed_at) if goal.landed_at else None,
     }
 
 
-def account_document(account: Account) -> dict[str, Any]:
-    """One dimension of the budget, in the ledger's unit."""
+def account_documents(goal: Goal) -> list[dict[str, Any]]:
+    """The budget by dimension, each in the ledger's unit."""
+    returned = landing_returns([goal])
+    return [
+        {
+            "unit": account.unit,
+            "granted": account.limit + returned.get(account.pk, 0),
+            "limit": account.limit,
+            "reserved": account.reserved,
+            "settled": account.settled,
+            "available": account.available,
+            "overrun": account.overrun,
+        }
+        for account in goal.accounts.all()
+    ]
+
+
+def landing_returns(goals: Iterable[Goal]) -> dict[int, int]:
+    """What the accounts of landed Goals gave back as they landed, by account, in one query.
+
+    By so much each limit has sunk since. What an earlier generation gave back is not counted: the
+    next one was granted its own budget.
+    """
+    keys = {goal.pk: f"landed:{goal.generation}" for goal in goals if goal.is_landed}
+    if not keys:
+        return {}
+    entries = LedgerEntry.objects.filter(
+        account__goal__in=list(keys),
+        kind=EntryKind.RETURN,
+        idempotency_key__in=set(keys.values()),
+    )
+    columns = ("account_id", "account__goal_id", "idempotency_key", "amount")
     return {
-        "unit": account.unit,
-        "granted": granted(account),
-        "limit": account.limit,
-        "reserved": account.reserved,
-        "settled": account.settled,
-        "available": account.available,
-        "overrun": account.overrun,
+        account: amount
+        for account, goal, key, amount in entries.order_by().values_list(*columns)
+        if key == keys[goal]
     }
-
-
-def granted(account: Account) -> int:
-    """All that was ever granted; the limit sinks again when a Goal lands and returns the rest."""
-    total = account.entries.filter(kind=EntryKind.GRANT).aggregate(total=Sum("amount"))["total"]
-    return int(total or 0)
 
 
 def tasks_of(goal: Goal) -> list[Task]:

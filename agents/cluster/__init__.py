@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from agents.cluster.base import Cluster
 from agents.cluster.local import LocalCluster
 from agents.cluster.memory import MemoryCluster
+from agents.cluster.security import Context, security_contexts
 
 ACCEPTED = "local:?gpus=N[&hold=0|1], kubernetes:CONTEXT, kubernetes:in-cluster or memory:[?gpus=N]"
 KUBERNETES = "kubernetes:"
@@ -31,6 +32,13 @@ def get_cluster() -> Cluster:
     return _cluster(
         settings.CLUSTER_URL, data=Path(settings.CLEARANCE_DATA), root=Path(settings.BASE_DIR)
     )
+
+
+def security_in(namespace: str) -> tuple[Context, Context] | None:
+    """`securityContext` of a pod and its container there; None where attempts are no pods."""
+    if not settings.CLUSTER_URL.startswith(KUBERNETES):
+        return None
+    return security_contexts(is_root=namespace in settings.WORKLOAD_ROOT_NAMESPACES)
 
 
 @cache

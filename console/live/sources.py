@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, Max
 from django.utils import timezone
 
 from agents.domain.states import ACTIVE_STATES, FINISHED_STATES
@@ -20,8 +20,9 @@ from agents.fleet.domain import (
 )
 from agents.models import Attempt
 from console.live.foreign import ForeignFeed
-from goals.domain.states import ACTIVE_PHASES, TERMINAL_PHASES, EntryKind, Unit
-from goals.models import Account, Goal, LedgerEntry
+from goals.domain.states import ACTIVE_PHASES, TERMINAL_PHASES, Unit
+from goals.models import Account, Goal
+from goals.selectors import landing_returns
 from governance.domain import ApprovalState
 from governance.models import Approval, JournalRecord
 
@@ -141,7 +142,7 @@ def _goal_facts(goals: Sequence[Goal]) -> list[GoalFact]:
         .values_list("goal_uid")
         .annotate(Count("uid"))
     )
-    granted = _granted([goal for goal in goals if goal.is_landed])
+    returned = landing_returns(goals)
     now_ms = to_ms(timezone.now())
     return [
         GoalFact(
@@ -152,27 +153,19 @@ def _goal_facts(goals: Sequence[Goal]) -> list[GoalFact]:
             waiting=waiting.get(goal.uid, 0),
             changed_ms=now_ms,
             tokens=tokens_of(accounts[goal.uid]),
-            **fuel_of(accounts[goal.uid], granted),
+            **fuel_of(accounts[goal.uid], returned),
         )
         for goal in goals
     ]
 
 
-def _granted(landed: Sequence[Goal]) -> dict[int, int]:
-    """All that was ever granted, by account: a landed Goal has given back what it did not use."""
-    if not landed:
-        return {}
-    entries = LedgerEntry.objects.filter(account__goal__in=landed, kind=EntryKind.GRANT)
-    return dict(entries.order_by().values_list("account").annotate(Sum("amount")))
-
-
-def fuel_of(accounts: Sequence[Account], granted: dict[int, int]) -> dict[str, Any]:
+def fuel_of(accounts: Sequence[Account], returned: Mapping[int, int]) -> dict[str, Any]:
     """Shares and unit of the account that is nearest to its limit."""
     worst: dict[str, Any] = {
         "settled_share": UNKNOWN_SHARE, "reserved_share": UNKNOWN_SHARE, "unit": ""
     }  # fmt: skip
     for account in accounts:
-        whole = granted.get(account.pk, account.limit)
+        whole = account.limit + returned.get(account.pk, 0)
         if account.unit == Unit.TOKENS and whole == 0:
             continue  # counted, not budgeted
         settled = share_code(account.settled + account.overrun, whole)

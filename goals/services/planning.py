@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import F, Window
 from django.db.models.functions import RowNumber
 
-from agents.cluster import get_cluster
+from agents.cluster import get_cluster, security_in
 from agents.cluster.base import ClusterError
 from agents.domain.manifest import AgentManifest, parse_agent
 from agents.domain.problems import ManifestError
@@ -134,6 +134,7 @@ def pod_template(
         memory_bytes=node["memoryBytes"],
         labels=agent["labels"],
         models=tuple(agent.get("models", ())),
+        security=security_in(namespace),
     )
 
 

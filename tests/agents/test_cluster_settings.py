@@ -1,6 +1,7 @@
 """`CLUSTER_URL` chooses the cluster, and says what it accepts when it cannot."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -10,6 +11,7 @@ from agents.cluster import get_cluster
 from agents.cluster.base import WorkloadSpec
 from agents.cluster.local import LocalCluster
 from agents.cluster.memory import MemoryCluster
+from goals.services.planning import pod_template
 
 
 def test_the_local_cluster_keeps_its_state_in_the_data_directory(tmp_path: Path) -> None:
@@ -59,10 +61,27 @@ def test_what_operators_say_of_all_attempts_holds_for_jobs(tmp_path: Path) -> No
             container["securityContext"].get("capabilities"),
         )
 
+    def judged(namespace: str) -> Any:
+        node = {
+            "name": "t", "gpus": 0, "memoryBytes": None,
+            "agent": {"name": "a", "role": "r", "serviceAccount": "s", "image": "i", "command": [],
+                      "labels": {}},
+        }  # fmt: skip
+        with override_settings(CLUSTER_URL="kubernetes:prod", WORKLOAD_ROOT_NAMESPACES=["lab"]):
+            spec = pod_template(node, namespace=namespace, goal="g", goal_uid="u").document()[
+                "spec"
+            ]
+        (container,) = spec["containers"]
+        return spec["securityContext"].get("runAsNonRoot"), container["securityContext"].get(
+            "capabilities"
+        )
+
     rooted = {"WORKLOAD_ROOT_NAMESPACES": ["lab"], "WORKLOAD_RETENTION_SECONDS": 7200}
     assert made("shop") == (86_400, True, {"drop": ["ALL"]})
     assert made("shop", **rooted) == (7200, True, {"drop": ["ALL"]})
     assert made("lab", **rooted) == (7200, None, None)
+    # Policy sees the same before anything runs.
+    assert (judged("shop"), judged("lab")) == ((True, {"drop": ["ALL"]}), (None, None))
     # Whoever reads ended Jobs may be down for a while.
     assert made("shop", WORKLOAD_RETENTION_SECONDS=0)[0] == KEEP_LEAST_SECONDS
 

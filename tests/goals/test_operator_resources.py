@@ -7,7 +7,8 @@ import pytest
 from goals.domain.states import Phase
 from goals.models import Account
 from goals.operator.resources import status_of
-from goals.selectors import account_document
+from goals.pages import account_views
+from goals.selectors import account_documents
 from goals.services.steering import cancel_goal
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +44,9 @@ def test_a_goal_that_has_landed_shows_the_limit_it_had(tower: Any, twins: Any) -
         status = status_of(goal, FOUND, [])
         assert status["spent"] == "1.5 GPU-minutes, 0 tokens"
         assert status["limit"] == wanted
-        if wanted.startswith("50"):  # as the console says it
-            (gpu, _) = map(account_document, goal.accounts.all())
-            assert (gpu["granted"], gpu["settled"]) == (3_000_000, 90_000)
+        (gpu, _) = account_documents(goal)  # as the API and the pages say it
+        minutes = int(wanted.split()[0])
+        assert (gpu["granted"], gpu["settled"]) == (minutes * 60_000, 90_000)
+        (shown, _) = account_views([goal])[goal.pk]
+        assert (shown.granted, shown.returned) == (minutes * 60_000, minutes * 60_000 - 90_000)
     assert status["returned"] == "38.5 GPU-minutes, 1000 tokens"

@@ -8,6 +8,7 @@ from agents.cluster.base import WorkloadSpec
 from agents.cluster.kubernetes.credentials import token_mounts, token_volumes
 from agents.cluster.kubernetes.kueue import QUEUE
 from agents.cluster.kubernetes.record import GOAL_UID, METER, RECORD, WORKLOAD, Record
+from agents.cluster.security import security_contexts
 from agents.domain.naming import GPU_RESOURCE, MODEL_ANNOTATION, MODEL_VARIABLE
 
 Object = dict[str, Any]
@@ -116,22 +117,8 @@ def backstop_seconds(record: Record, *, waited_seconds: float = 0.0) -> int | No
     return max(1, math.ceil(min(left) - record.stopped_total_ms / 1000 + waited_seconds))
 
 
-def _security(*, is_root: bool) -> tuple[Object, Object]:
-    """Of the pod and of its container: what Pod Security's level "restricted" asks for.
-
-    Where images may run as root, what its level "baseline" takes, and no way to more privileges.
-    https://kubernetes.io/docs/concepts/security/pod-security-standards/
-    """
-    pod: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
-    container: Object = {"allowPrivilegeEscalation": False}
-    if not is_root:
-        pod["runAsNonRoot"] = True
-        container["capabilities"] = {"drop": ["ALL"]}
-    return pod, container
-
-
 def _template(spec: WorkloadSpec, *, is_root: bool) -> Object:
-    pod_security, container_security = _security(is_root=is_root)
+    pod_security, container_security = security_contexts(is_root=is_root)
     limits: Object = {}
     priority = {"priorityClassName": spec.priority_class} if spec.priority_class else {}
     if spec.gpus:
