@@ -153,7 +153,7 @@ def test_who_may_only_look_is_told_whom_to_ask(tower: RealTower, browser: Any) -
     vera.page.keyboard.press("K")
     vera.page.keyboard.press("e")
     vera.page.wait_for_url("**/kill?*")
-    vera.page.get_by_role("alert").get_by_text("needs the role operator").wait_for()
+    vera.page.get_by_text("needs the role operator").first.wait_for()
     assert vera.page.get_by_role("button", name=re.compile("End .* now")).count() == 0
 
 
