@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
+from agents.domain.metadata import DEFAULT_NAMESPACE
 from goals.domain.killing import KillScope, KillTarget
 from goals.forms import KillForm, LiftForm
 from goals.services.kill import (
@@ -44,8 +45,11 @@ def kill_switch(request: HttpRequest) -> HttpResponse:
         is_named = {"namespace", "name"} & request.GET.keys()
         is_asked = is_named or request.GET.get("scope") == KillScope.EVERYTHING
         asked = request.GET if is_asked else None
-        first = request.GET.get("scope", KillScope.GOAL)
-        return _page(request, principal, KillForm(asked, initial={"scope": first}))
+        first = {
+            "scope": request.GET.get("scope", KillScope.GOAL),
+            "namespace": _usual_namespace(principal),
+        }
+        return _page(request, principal, KillForm(asked, initial=first))
     form = KillForm(request.POST)
     if not form.is_valid():
         return _page(request, principal, form, status=HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -92,6 +96,14 @@ def _page(
         visible_switches(principal).filter(lifted_at__isnull=False)[:SWITCHES_SHOWN]
     )
     return render(request, "console/tower_kill.html", context, status=status)
+
+
+def _usual_namespace(principal: Principal) -> str:
+    """Where the person steers things: `default` where that is one of the places."""
+    spaces = principal.namespaces(Permission.OPERATE)
+    if spaces is None or DEFAULT_NAMESPACE in spaces:
+        return DEFAULT_NAMESPACE
+    return min(spaces, default="")
 
 
 def _misnamed(principal: Principal, wanted: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from django.test import Client
 
 from console.templatetags.clearance import counted
+from governance.models import Membership
 
 pytestmark = pytest.mark.django_db
 
@@ -162,6 +163,17 @@ def test_whoever_may_not_kill_there_is_told_at_the_scope(browser: Any) -> None:
     page = re.sub(r"\s+", " ", answer.content.decode())
     assert answer.status_code == 403
     assert 'aria-invalid="true" aria-describedby="scope-error"' in page
+
+
+def test_the_kill_switch_offers_a_namespace_that_the_person_steers(
+    browser: Any, people: Any
+) -> None:
+    assert 'value="default"' in text_of(browser("operator"), "/kill")
+    Membership.objects.filter(user=people["operator"]).update(namespace="shop")
+    page = text_of(browser("operator"), "/kill")
+    assert 'value="shop"' in page
+    assert 'value="default"' not in page
+    assert 'value="default"' not in text_of(browser("nobody"), "/kill")
 
 
 def test_a_password_that_was_not_typed_is_asked_for_by_name(browser: Any) -> None:
