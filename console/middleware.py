@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -104,7 +104,14 @@ def _nul_in_body(request: HttpRequest) -> bool:
 
 # Refusals of a server that is well, or lacks but its telemetry: what draws the frame needs the
 # database.
-IN_FRAME = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE})
+IN_FRAME = frozenset(
+    {
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
 
 
 class PageMiddleware(LoginRequiredMiddleware):
@@ -161,6 +168,18 @@ class PageMiddleware(LoginRequiredMiddleware):
             text = "The telemetry store does not answer. Reload in a moment."
             return refusal(request, HTTPStatus.SERVICE_UNAVAILABLE, "Not available", text)
         return None
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """What is only done by a button was opened as a page, or the other way round."""
+        if not isinstance(response, HttpResponseNotAllowed):
+            return response
+        allowed = response["Allow"]
+        words = f"This address takes {allowed}, not {request.method}."
+        answer = refusal(request, HTTPStatus.METHOD_NOT_ALLOWED, "Not this way", words)
+        answer["Allow"] = allowed
+        return answer
 
 
 def refusal(

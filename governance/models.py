@@ -132,7 +132,7 @@ class Decision(models.Model):
     namespace = models.CharField(max_length=63)
     goal_uid = models.UUIDField(null=True, db_index=True)
     graph_digest = models.CharField(max_length=71, default="")
-    subject_kind = models.CharField(max_length=16)  # graph | task | release
+    subject_kind = models.CharField(max_length=16)  # graph | task | release | attempt
     subject_id = models.CharField(max_length=512)
     bundle_name = models.CharField(max_length=63)
     bundle_digest = models.CharField(max_length=71)

@@ -176,6 +176,16 @@ def test_the_kill_switch_offers_a_namespace_that_the_person_steers(
     assert 'value="default"' not in text_of(browser("nobody"), "/kill")
 
 
+def test_what_only_a_button_does_says_so_when_it_is_opened(browser: Any) -> None:
+    page = browser("viewer").get("/logout")
+    assert (page.status_code, page["Allow"]) == (405, "POST")
+    assert "This address takes POST, not GET." in page.content.decode()
+    assert 'href="/goals"' in page.content.decode()  # one goes on from there
+    api = browser("viewer").put("/api/v1/goals")
+    assert (api.status_code, api.json()["status"]) == (405, 405)
+    assert "PUT" in api.json()["detail"]
+
+
 def test_a_password_that_was_not_typed_is_asked_for_by_name(browser: Any) -> None:
     answer = browser("viewer").post("/profile/password", {})
     page = re.sub(r"\s+", " ", answer.content.decode())
