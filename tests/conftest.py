@@ -84,11 +84,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 def _forget_ports() -> None:
     """Drop the ports that are kept once per process; the others are kept per data directory."""
+    from agents.cluster import kubernetes_cluster
     from lineage.registry import get_registry
     from lineage.signing import get_signer
     from lineage.telemetry import get_telemetry
 
-    for getter in (get_registry, get_signer, get_telemetry):
+    for getter in (get_registry, get_signer, get_telemetry, kubernetes_cluster):
         getter.cache_clear()
 
 

@@ -24,7 +24,7 @@ def get_cluster() -> Cluster:
         ImproperlyConfigured: the URL is none of the accepted forms.
     """
     if settings.CLUSTER_URL.startswith(KUBERNETES):
-        return _kubernetes(
+        return kubernetes_cluster(
             settings.CLUSTER_URL.removeprefix(KUBERNETES),
             keep_seconds=settings.WORKLOAD_RETENTION_SECONDS,
             root_namespaces=frozenset(settings.WORKLOAD_ROOT_NAMESPACES),
@@ -65,7 +65,9 @@ def _cluster(url: str, *, data: Path, root: Path) -> Cluster:
 
 
 @cache
-def _kubernetes(context: str, *, keep_seconds: int, root_namespaces: frozenset[str]) -> Cluster:
+def kubernetes_cluster(
+    context: str, *, keep_seconds: int, root_namespaces: frozenset[str]
+) -> Cluster:
     """Jobs of a context of the kubeconfig, or of the cluster this pod runs in."""
     # The client takes a second and 60 MB to load: only processes that need it pay.
     from agents.cluster.kubernetes.api import KubernetesApi  # noqa: PLC0415 - loads the client

@@ -12,6 +12,7 @@ import yaml
 from agents.cluster.base import Cluster, WorkloadPhase, WorkloadSpec, WorkloadStatus
 from agents.cluster.kubernetes.api import KubernetesApi
 from agents.cluster.kubernetes.cluster import KubernetesCluster
+from agents.cluster.security import security_contexts
 from tests.cluster.control_plane import (
     CONTEXT,
     ControlPlane,
@@ -88,6 +89,13 @@ def tower(people: dict[str, Any], twins: Any) -> Tower:
 
     ensure_starter_bundle(identity="https://clearance.test/bootstrap")
     return Tower(people, twins)
+
+
+def confined(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a pod as a namespace takes it that enforces Pod Security's "restricted"."""
+    pod, container = security_contexts(is_root=False)
+    containers = [{**one, "securityContext": container} for one in spec["containers"]]
+    return {**spec, "securityContext": pod, "containers": containers}
 
 
 class Stand:

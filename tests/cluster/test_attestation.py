@@ -10,7 +10,7 @@ import pytest
 from agents.attestation.base import AttestationUnavailable, AttestedPod, TokenRefused
 from agents.attestation.kubernetes import EVICTION_SECONDS, KubernetesAttestor
 from agents.cluster.base import WorkloadPhase
-from tests.cluster.conftest import MERGE, Stand
+from tests.cluster.conftest import MERGE, Stand, confined
 from tests.contracts.attestation import *  # noqa: F403 - the cases
 
 pytestmark = [pytest.mark.slow, pytest.mark.contract]
@@ -89,9 +89,9 @@ def test_a_pod_that_somebody_else_made_is_not_an_attempts(platform: KubernetesPl
     path = f"/api/v1/namespaces/{stand.namespace}/pods"
     foreign = {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "foreign"},
-        "spec": {
+        "spec": confined({
             "serviceAccountName": ACCOUNT, "containers": [{"name": "agent", "image": "x:1"}],
-        },
+        }),
     }  # fmt: skip
     made = stand.plane.request("POST", path, foreign)
     pod = AttestedPod(stand.namespace, ACCOUNT, "foreign", made["metadata"]["uid"], "", "")

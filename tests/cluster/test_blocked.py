@@ -14,7 +14,13 @@ from agents.services.blocked import blockage_words
 from goals.models import Goal
 from goals.operator.mirror import GOALS, Mirror
 from governance.models import JournalRecord
-from tests.cluster.conftest import MERGE, PATIENCE_SECONDS, Stand, install_resources
+from tests.cluster.conftest import (
+    MERGE,
+    PATIENCE_SECONDS,
+    Stand,
+    confined,
+    install_resources,
+)
 from tests.cluster.control_plane import ControlPlane, Refusal
 from tests.cluster.floor import Floor, standing_floor
 from tests.towers import Tower
@@ -49,7 +55,7 @@ def make_pod(plane: ControlPlane, namespace: str, name: str, *, gpus: int, **spe
     }  # fmt: skip
     body = {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {"containers": [container], "restartPolicy": "Never", **spec},
+        "spec": confined({"containers": [container], "restartPolicy": "Never", **spec}),
     }  # fmt: skip
     path = f"/api/v1/namespaces/{namespace}/pods"
     deadline = time.monotonic() + PATIENCE_SECONDS
