@@ -238,8 +238,8 @@ async def opened(route: str, client: Client, *, is_anonymous: bool) -> str:
     message = await socket.receive_output(timeout=30)
     if message["type"] == "websocket.accept":
         message = await socket.receive_output(timeout=30)
-    if message["type"] == "websocket.send":
-        await socket.send_input({"type": "websocket.disconnect", "code": 1000})
+    # A server says so either way: the map's socket ends by itself, another waits for it.
+    await socket.send_input({"type": "websocket.disconnect", "code": message.get("code", 1000)})
     await socket.wait(timeout=30)
     codes = {SIGNED_OUT: SIGN_IN, SOCKET_FORBIDDEN: FORBIDDEN}
     if message["type"] == "websocket.close":
