@@ -35,9 +35,8 @@ from agents.services.identity import (
     exchange_pod_token,
     renew_identity,
     renewal_claims,
-    revoke_agent_identities,
-    revoke_identity,
 )
+from agents.services.revocation import revoke_agent_identities, revoke_identity
 from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
 from agents.signals import conduct_asked
 from governance.access import NotAllowed, NotVisible, narrowed_by, within

@@ -309,7 +309,6 @@ class AttemptConduct(models.Model):
     bundles = models.CharField(max_length=71, default="")
     input_digest = models.CharField(max_length=71, default="")
     document = models.JSONField(default=dict)  # the input policy saw
-    witnesses = models.JSONField(default=dict)  # what happened last, for pages: see conduct.py
     outcome = models.CharField(max_length=16, default="")  # effective; "" while nothing was judged
     messages = models.JSONField(default=list)  # of bundles that count or warn
     says = models.CharField(max_length=71, default="")  # digest of which rules spoke

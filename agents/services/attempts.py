@@ -28,9 +28,9 @@ from agents.services.blocked import BLOCKED, blockage_words, status_words, with_
 from agents.services.identity import (
     identity_environment,
     prepare_identity,
-    revoke_identity,
     token_audience,
 )
+from agents.services.revocation import revoke_identity
 from agents.services.withdrawal import withdraw_identity
 from agents.workloads import PodTemplate, workload_name
 from governance.services.journal import append_record, journaled

@@ -22,7 +22,6 @@ from agents.attestation.base import (
     TokenRefused,
 )
 from agents.cluster.base import TOKEN_FILE, TOKEN_FILE_VARIABLE
-from agents.domain.states import ACTIVE_STATES
 from agents.identity import get_trust_domain
 from agents.identity.base import (
     RENEWAL_GRACE_SECONDS,
@@ -34,8 +33,8 @@ from agents.identity.base import (
     TrustDomain,
     X509Svid,
 )
-from agents.models import Agent, Attempt, IssuedSvid, JoinToken, PodBinding
-from governance.services.journal import News, append_record, append_records, journaled
+from agents.models import Attempt, IssuedSvid, JoinToken, PodBinding
+from governance.services.journal import append_record, journaled
 from lineage.domain import Actor, ActorKind, NodeKind, NodeRef, Relation
 from lineage.services.graph import link
 
@@ -46,8 +45,6 @@ JOIN_TOKEN_LIFE: Final = dt.timedelta(minutes=10)  # from the start of the workl
 JOIN_TOKEN_PREFIX: Final = "clearance_join_"  # noqa: S105  lets secret scanners recognise a leak
 JOIN_TOKEN_MAX_CHARACTERS: Final = 200  # ours have 79
 _JOIN_SALT: Final = "agents.services.identity.join_token"
-_REASON_MAX_CHARACTERS: Final = 255  # the column's
-_REVOKED_AT_ONCE: Final = 500  # attempts of one transaction, which holds the journal
 
 
 class IdentityRefused(Exception):
@@ -289,63 +286,6 @@ def authenticate_attempt(bearer: str, *, trust_domain: TrustDomain | None = None
     CredentialRefused, IdentityRevoked, AttemptFinished or IdentityNotAvailable.
     """
     return _live_attempt_of(_claims(bearer, trust_domain or get_trust_domain()))
-
-
-def revoke_identity(attempt: Attempt, *, reason: str, actor: Actor) -> bool:
-    """End an attempt's identity at once: nothing is accepted or renewed after the commit.
-
-    True when that was news; again changes nothing and keeps the first reason.
-    """
-    clipped = reason[:_REASON_MAX_CHARACTERS]
-    with journaled():
-        standing = Attempt.objects.filter(pk=attempt.pk, identity_revoked_at__isnull=True)
-        is_news = (
-            standing.update(identity_revoked_at=timezone.now(), identity_revoked_reason=clipped)
-            == 1
-        )
-        if is_news:
-            _journal(
-                attempt,
-                "identity.revoked",
-                {"spiffe_id": attempt.spiffe_id, "reason": clipped},
-                actor=actor,
-            )
-    attempt.refresh_from_db(fields=["identity_revoked_at", "identity_revoked_reason"])
-    return is_news
-
-
-def revoke_agent_identities(agent: Agent, *, reason: str, actor: Actor) -> int:
-    """End the identities of all that runs of an agent, 500 a transaction; returns how many.
-
-    What starts afterwards gets an identity of its own. Safe to repeat.
-    """
-    clipped, revoked = reason[:_REASON_MAX_CHARACTERS], 0
-    while True:
-        with journaled():
-            standing = Attempt.objects.filter(
-                agent=agent, identity_revoked_at__isnull=True, state__in=ACTIVE_STATES
-            )
-            attempts = list(standing.order_by("created_at")[:_REVOKED_AT_ONCE])
-            if not attempts:
-                return revoked
-            Attempt.objects.filter(pk__in=[one.pk for one in attempts]).update(
-                identity_revoked_at=timezone.now(), identity_revoked_reason=clipped
-            )
-            append_records(
-                [
-                    News(
-                        "identity.revoked",
-                        actor,
-                        "attempt",
-                        str(one.uid),
-                        one.namespace,
-                        one.goal_uid,
-                        {"spiffe_id": one.spiffe_id, "reason": clipped},
-                    )
-                    for one in attempts
-                ]
-            )
-            revoked += len(attempts)
 
 
 def _join_secret(attempt: Attempt) -> str:

@@ -20,7 +20,6 @@ class Migration(migrations.Migration):
                 ("bundles", models.CharField(default="", max_length=71)),
                 ("input_digest", models.CharField(default="", max_length=71)),
                 ("document", models.JSONField(default=dict)),
-                ("witnesses", models.JSONField(default=dict)),
                 ("outcome", models.CharField(default="", max_length=16)),
                 ("messages", models.JSONField(default=list)),
                 ("says", models.CharField(default="", max_length=71)),

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from agents.domain.states import ACTIVE_STATES
 from agents.models import Attempt
-from agents.services.attempts import scope_of
+from agents.services.attempts import models_of, scope_of
 from goals.models import AttemptConduct, Goal
 from goals.services.parents import living_children, parent_of
 from governance.domain import Stage
@@ -37,6 +37,7 @@ JUDGED_MAX: Final = 320  # attempts of one Goal in one pass: all that run, and w
 BASELINE_ATTEMPTS: Final = 20  # earlier attempts of the agent that its confidence is compared with
 BASELINE_SAMPLES: Final = 20  # fewer than these say nothing
 TARGETS_SHOWN: Final = 100
+MESSAGES_KEPT: Final = 100  # of rules, beside those in the recorded decisions
 DIGITS: Final = 4  # of a mean
 SPAN_ID: Final = re.compile(r"\b[0-9a-f]{16}\b")
 SUBJECT_KIND: Final = "attempt"
@@ -184,7 +185,7 @@ def conduct_document(goal: Goal, attempt: Attempt, conduct: Conduct) -> dict[str
     """The input of point `drift`, as docs/policies.md describes it; it holds no times."""
     scope = scope_of(attempt)
     targets = list(scope.get("targets", ()))
-    allowed = [str(one) for one in attempt.specification.get("models", [])]
+    allowed = models_of(attempt)
     foreign = _strangers(goal, conduct)
     agent: dict[str, Any] = {
         "name": attempt.agent_name,
@@ -316,8 +317,6 @@ def conduct_changes(judged: Judged, *, bundles: str) -> dict[str, Any]:
         "confidence": sum(mean * count for mean, count in means) / samples if samples else None,
         "confidence_samples": samples,
     }
-    if did.newest_at is not None:
-        changes["witnesses"] = {"newest_at": did.newest_at.isoformat()}
     if judged.decisions:
         decided, undecided = judged.decided, judged.undecided
         messages = [m for d in decided.decisions if d.stage != Stage.SHADOW for m in d.messages]
@@ -325,7 +324,7 @@ def conduct_changes(judged: Judged, *, bundles: str) -> dict[str, Any]:
             "input_digest": judged.input_digest,
             "is_undecided": bool(undecided),
             "outcome": "undecided" if undecided else decided.outcome.value,
-            "messages": messages[:TARGETS_SHOWN],
+            "messages": messages[:MESSAGES_KEPT],
             "judged_at": timezone.now(),
         }
     if judged.is_worth_recording():

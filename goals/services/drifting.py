@@ -23,7 +23,7 @@ from agents.cluster.base import Cluster, ClusterError
 from agents.domain.states import DesiredState
 from agents.models import Attempt
 from agents.services.attempts import record_status, set_desired
-from agents.services.identity import revoke_identity
+from agents.services.revocation import revoke_identity
 from agents.services.stopping import stop_workloads
 from agents.services.withdrawal import withdraw_at_once
 from goals.domain.states import Phase

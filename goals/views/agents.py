@@ -17,7 +17,7 @@ from agents.domain.states import ACTIVE_STATES
 from agents.models import Agent, Attempt
 from agents.selectors import visible_attempts
 from agents.services.drift import AttemptDrift, drift_of
-from agents.services.identity import revoke_agent_identities, revoke_identity
+from agents.services.revocation import revoke_agent_identities, revoke_identity
 from agents.services.withdrawal import withdraw_agent_identities, withdraw_at_once
 from goals.agent_pages import decision_counts, live_svids, released_digests, revision_views
 from goals.conduct_pages import conduct_views

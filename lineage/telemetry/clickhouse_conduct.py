@@ -45,10 +45,10 @@ NEWS_SQL: Final = (
     " AND attempt_uid IN {attempts:Array(String)} GROUP BY attempt_uid ORDER BY attempt_uid"
 )
 ACTS_SQL: Final = (
-    "SELECT attempt_uid, span_id, name, target, parent_observation, confidence, start_us, end_us,"  # noqa: S608 - fixed texts
+    "SELECT attempt_uid, span_id, name, target, parent_observation, confidence, start_us,"  # noqa: S608 - fixed texts
     f" version FROM (SELECT attempt_uid, trace_id, span_id, {TEXT.format('name')} AS name,"
     f" {TEXT.format('change_target')} AS target, parent_observation, confidence,"
-    " toUnixTimestamp64Micro(start_at) AS start_us, toUnixTimestamp64Micro(end_at) AS end_us,"
+    " toUnixTimestamp64Micro(start_at) AS start_us,"
     f" version FROM spans WHERE {WITHIN} AND {IS_ACTION} {ONCE})"
     f" ORDER BY attempt_uid, version LIMIT {RECENT_ACTIONS} BY attempt_uid"
 )
@@ -137,11 +137,10 @@ def _news(row: Sequence[Any], mark: str, *, whole_max: int, lately_seconds: floa
 
 
 def _act(row: Sequence[Any]) -> Act:
-    span_id, name, target, parent, confidence, start_us, end_us, version = row
+    span_id, name, target, parent, confidence, start_us, version = row
     return Act(
         span_id, name, target, parent, confidence,
-        EPOCH + dt.timedelta(microseconds=start_us), EPOCH + dt.timedelta(microseconds=end_us),
-        _stored_at(version),
+        EPOCH + dt.timedelta(microseconds=start_us), _stored_at(version),
     )  # fmt: skip
 
 

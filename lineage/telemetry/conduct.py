@@ -84,7 +84,6 @@ class Conduct:
     orphan: Witness | None = None
     repeated: Witness | None = None
     newest: Witness | None = None  # of the actions
-    newest_at: dt.datetime | None = None  # end of the newest action, by the agent's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,6 @@ class Act:
     parent_observation: str
     confidence: float | None
     start_at: dt.datetime
-    end_at: dt.datetime
     stored_at: dt.datetime
 
     @property
@@ -154,7 +152,6 @@ def conduct_of(
         orphan=orphans[-1].witness if orphans else None,
         repeated=repeated,
         newest=acts[-1].witness if acts else None,
-        newest_at=max((act.end_at for act in acts), default=None),
     )
 
 

@@ -279,6 +279,5 @@ def _act(span: Span, stored_at: dt.datetime) -> Act:
         parent_observation=span.parent_observation,
         confidence=span.confidence,
         start_at=span.start_at,
-        end_at=span.end_at,
         stored_at=stored_at,
     )

@@ -32,8 +32,8 @@ from agents.services.identity import (
     join_token_of,
     renew_identity,
     renewal_claims,
-    revoke_identity,
 )
+from agents.services.revocation import revoke_identity
 from governance.models import JournalRecord
 from lineage.domain import Actor, ActorKind
 from lineage.models import Edge

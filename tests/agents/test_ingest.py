@@ -25,7 +25,8 @@ from agents.identity.base import IdentityUnavailable
 from agents.identity.memory import MemoryTrustDomain
 from agents.ingest import authenticate_export, span_owner
 from agents.models import Attempt
-from agents.services.identity import create_join_token, exchange_join_token, revoke_identity
+from agents.services.identity import create_join_token, exchange_join_token
+from agents.services.revocation import revoke_identity
 from lineage.domain import Actor, ActorKind
 from lineage.otlp import OtlpError, OtlpTraceApp, OtlpUnauthenticated, SpanWriter
 from lineage.telemetry.base import SpanOwner

@@ -28,9 +28,8 @@ from agents.services.identity import (
     exchange_pod_token,
     identity_environment,
     prepare_identity,
-    revoke_agent_identities,
-    revoke_identity,
 )
+from agents.services.revocation import revoke_agent_identities, revoke_identity
 from agents.services.withdrawal import (
     withdraw_agent_identities,
     withdraw_at_once,

@@ -49,7 +49,6 @@ def test_actions_are_counted_by_what_caused_them(telemetry: Telemetry, ns: str) 
     assert found.orphan.span_id == number(3)
     assert found.newest is not None
     assert found.newest.span_id == number(4)
-    assert found.newest_at is not None
     # Once nobody waits for it any more, what names it is an orphan.
     found = conduct_of(telemetry, ns, grace_seconds=-1)
     assert (found.orphans, found.awaited) == (3, 0)

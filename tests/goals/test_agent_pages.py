@@ -19,9 +19,9 @@ from agents.services.identity import (
     authenticate_attempt,
     exchange_join_token,
     join_token_of,
-    revoke_agent_identities,
 )
 from agents.services.registry import register_agent
+from agents.services.revocation import revoke_agent_identities
 from governance.models import JournalRecord
 from governance.services.verification import verify_journal
 from lineage.domain import Actor, ActorKind
