@@ -40,18 +40,11 @@ from agents.cluster.kubernetes.objects import (
     job,
     secret,
 )
-from agents.cluster.kubernetes.reading import (
-    disruption_of,
-    instant,
-    is_ending,
-    is_over,
-    pod_run,
-    read_status,
-)
+from agents.cluster.kubernetes.pods import release_pod, stop_pods
+from agents.cluster.kubernetes.reading import disruption_of, instant, is_over, pod_run, read_status
 from agents.cluster.kubernetes.record import (
     DELETE,
     EXHAUSTED,
-    METER,
     PAUSE,
     RECORD,
     RUN,
@@ -75,8 +68,6 @@ EARLY_MS: Final = 1500
 # What Kueue may take to suspend a Job that we evict, before the cluster ends the Job without it.
 EVICTING_SECONDS: Final = 30
 LOG_BYTES_MAX: Final = 8 << 20
-# Finalizer of the Job controller: it counts pods that end with it (Kubernetes, "Job").
-TRACKING: Final = "batch.kubernetes.io/job-tracking"
 
 
 class KubernetesCluster:
@@ -161,7 +152,7 @@ class KubernetesCluster:
             return
         namespace = found["metadata"]["namespace"]
         for pod in self._pods(found):
-            self._release(pod)
+            release_pod(self._api, pod)
         self._api.delete(object_path(SECRETS, namespace, name))
         self._api.delete(object_path(JOBS, namespace, name), propagationPolicy="Background")
         self._namespaces.pop(name, None)
@@ -337,26 +328,8 @@ class KubernetesCluster:
         path = object_path(JOBS, metadata["namespace"], metadata["name"])
         written = self._api.merge(path, change)
         if spec.get("suspend"):
-            self._stop_pods(self._pods(written) if pods is None else pods)
+            stop_pods(self._api, self._pods(written) if pods is None else pods)
         return written
-
-    def _stop_pods(self, pods: Sequence[Object]) -> None:
-        """End the pods of a Job that was just suspended, as its controller is about to.
-
-        That one has 20 requests a second for all Jobs (kube-api-qps): when many limits are reached
-        at once, pods would run on for seconds. What fails here, or is cut off, it does.
-        """
-        for pod in pods:
-            if is_over(pod) or is_ending(pod):
-                continue
-            metadata = pod["metadata"]
-            path = object_path(PODS, metadata["namespace"], metadata["name"])
-            try:
-                # First, as the controller does: a pod that it tracks would count as failed.
-                self._drop_finalizer(pod, TRACKING)
-                self._api.delete(path, preconditions={"uid": metadata["uid"]})
-            except (ObjectConflict, ObjectAbsent, ObjectRefused):
-                continue
 
     def _waited_seconds(self, found: Object, record: Record) -> float:
         """How long the Job's own clock has run that the attempt did not."""
@@ -416,7 +389,7 @@ class KubernetesCluster:
                 found = again
         for pod in pods:
             if pod["metadata"]["uid"] in record.stopped_ms:
-                self._release(pod)
+                release_pod(self._api, pod)
         # Until its controller has looked at the Job, nothing can have been in the way of its pods.
         is_seen = bool((found.get("status") or {}).get("startTime"))
         events = self._events(found) if is_seen and not pods else ()
@@ -458,25 +431,6 @@ class KubernetesCluster:
             if used >= record.allowance_ms:
                 record.wants = EXHAUSTED
         return record.annotation() != before
-
-    def _release(self, pod: Object) -> None:
-        """Let a metered pod go."""
-        with contextlib.suppress(ObjectAbsent, ObjectConflict):  # gone, or seen by the next look
-            self._drop_finalizer(pod, METER)
-
-    def _drop_finalizer(self, pod: Object, finalizer: str) -> None:
-        """Only if the pod is as it was seen. Raises ObjectAbsent, ObjectConflict."""
-        metadata = pod["metadata"]
-        finalizers = metadata.get("finalizers") or []
-        if finalizer not in finalizers:
-            return
-        change = {
-            "metadata": {
-                "resourceVersion": metadata["resourceVersion"],
-                "finalizers": [one for one in finalizers if one != finalizer],
-            }
-        }
-        self._api.merge(object_path(PODS, metadata["namespace"], metadata["name"]), change)
 
     def _events(self, found: Object) -> Sequence[str]:
         metadata = found["metadata"]
