@@ -317,9 +317,6 @@ class ClickHouseTelemetry:
 
     def effects(self, namespace: str, span_id: str, *, limit: int = 1000) -> Sequence[Span]:
         check_limit(limit, most=MAX_PAGE)
-        start = self.span(namespace, span_id)
-        if start is None:
-            return []
         found: dict[str, None] = {}
         wave = [span_id]
         for _ in range(STEPS):
@@ -329,8 +326,16 @@ class ClickHouseTelemetry:
             wave = wave[: limit - len(found)]
             found.update(dict.fromkeys(wave))
             if not wave or len(found) >= limit:
-                return self._by_ids(namespace, list(found))
+                return self._after(namespace, span_id, list(found))
+        start = self.span(namespace, span_id)
+        if start is None:
+            return []
         return self._effects_within(namespace, {start.owner.goal_uid}, span_id, limit=limit)
+
+    def _after(self, namespace: str, span_id: str, effects: Sequence[str]) -> Sequence[Span]:
+        """These spans; none where what they followed from is not stored: others may name it."""
+        spans = self._by_ids(namespace, [span_id, *effects])
+        return spans[1:] if spans and spans[0].span_id == span_id else []
 
     def _children(self, namespace: str, span_ids: Sequence[str]) -> list[Edge]:
         where = (

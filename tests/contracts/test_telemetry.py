@@ -153,6 +153,13 @@ def test_walks_end_in_circles_and_on_themselves(telemetry: Telemetry, ns: str) -
     assert list(telemetry.effects(ns, D)) == []
 
 
+def test_what_is_not_stored_has_no_effects_whoever_names_it(telemetry: Telemetry, ns: str) -> None:
+    telemetry.write_spans([batch(span(B, because=A), namespace=ns)])
+    assert list(telemetry.effects(ns, A)) == []
+    telemetry.write_spans([batch(span(A), namespace=ns)])  # late, and of any order
+    assert [s.span_id for s in telemetry.effects(ns, A)] == [B]
+
+
 def test_effects_come_breadth_first_and_cross_goals(telemetry: Telemetry, ns: str) -> None:
     telemetry.write_spans(
         [
